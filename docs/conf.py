@@ -1,0 +1,54 @@
+"""Configuration of the documentation; the metadata comes from settings.ini."""
+
+import sys
+from configparser import ConfigParser
+from pathlib import Path
+
+here = Path(__file__).parent
+sys.path[:0] = [str(here / "_ext"), str(here.parent)]
+settings = ConfigParser(delimiters=["="])
+settings.read(here.parent / "settings.ini", encoding="utf-8")
+cfg = settings["DEFAULT"]
+
+project = cfg["title"]
+author = cfg["author"]
+copyright = cfg["copyright"]
+release = cfg["version"]
+extensions = [
+    "myst_nb",
+    "nbdev_sphinx",
+    "mathml",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.viewcode",
+    "sphinx_copybutton",
+    "sphinx_design",
+]
+exclude_patterns = ["_build", "images"]
+
+# Notebooks carry their outputs: the build runs no cell.
+nb_execution_mode = "off"
+nb_merge_streams = True
+myst_enable_extensions = ["amsmath", "attrs_inline", "colon_fence", "deflist", "dollarmath"]
+myst_heading_anchors = 3
+
+add_module_names = False
+autodoc_inherit_docstrings = False
+autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
+autosummary_generate = False
+maximum_signature_line_length = 80
+toc_object_entries = False
+python_use_unqualified_type_names = True
+# Not documented here, so there is nothing to link to.
+nitpick_ignore_regex = [("py:.*", r"(torch|jaxtyping|collections|typing|pathlib)\..*|Tensor|nn\..*")]
+
+html_theme = "furo"
+pygments_dark_style = "github-dark"
+html_title = project
+html_static_path = ["_static"]
+html_css_files = ["minibert.css"]
+html_copy_source = False
+html_show_sphinx = False
+html_math_renderer = "mathml"
+html_theme_options = {"navigation_with_keys": True}
