@@ -1,5 +1,15 @@
-"""The shapes in minibert's signatures are checked at run time in every test."""
+"""The shapes in minibert's signatures are checked at run time in every test, but for those that ask to be a user."""
 
-from tools import shapes
+import jaxtyping
+import pytest
+import shapes
 
 shapes.install()
+
+
+@pytest.fixture
+def as_a_user():
+    """Without the run-time shape checks, which a user doesn't have: bad input meets minibert's own errors."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

@@ -11,8 +11,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
 
-# The wheel's modules are imported in an interpreter that finds none of what only pages, tests and documentation use.
-IMPORT_ALONE = """
+# The wheel's modules are used in an interpreter that finds none of what only pages, tests and documentation need.
+USE_ALONE = """
 import importlib, pkgutil, sys
 for name in ["transformers", "tokenizers", "huggingface_hub", "matplotlib", "nbdev", "fastcore", "execnb", "nbclient",
              "nbformat", "IPython", "ipykernel", "ipywidgets", "jupyterlab", "tqdm", "beartype", "pytest"]:
@@ -22,6 +22,11 @@ import minibert
 assert minibert.__file__.startswith(sys.argv[1]), minibert.__file__
 for module in pkgutil.walk_packages(minibert.__path__, "minibert."):
     importlib.import_module(module.name)
+
+from minibert.check import SIZES, sample_batch
+from minibert.config import BertConfig
+from minibert.model import BertModel
+assert BertModel(BertConfig(**SIZES))(**sample_batch()).pooler_output.shape == (3, 30)
 """
 
 
@@ -90,4 +95,4 @@ def test_package_stands_on_its_own(tmp_path):
     [wheel] = (tmp_path / "dist").glob("*.whl")
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")
     assert (tmp_path / "site" / "minibert" / "py.typed").exists()
-    run(sys.executable, "-c", IMPORT_ALONE, tmp_path / "site", cwd=tmp_path / "dist")
+    run(sys.executable, "-c", USE_ALONE, tmp_path / "site", cwd=tmp_path / "dist")

@@ -73,16 +73,17 @@ def execute(path: Path):
         nb,
         kernel_name="python3",
         timeout=600,
+        coalesce_streams=True,  # or what one print wrote may come in two pieces
         resources={"metadata": {"path": str(path.parent)}},
         extra_arguments=[f"--IPKernelApp.exec_lines={CHECK_SHAPES}", "--IPKernelApp.log_level=ERROR"],
     )
     try:
         client.execute(env={**os.environ, **KERNEL_ENVIRONMENT})
     except CellExecutionError as error:
-        raise NotebookFailed(f"{path.relative_to(ROOT)}: a cell failed\n{error}") from None
+        raise NotebookFailed(f"{path.name}: a cell failed\n{error}") from None
     complaints = [f"cell {i}: {output.text}" for i, output in outputs(nb) if output.get("name") == "stderr"]
     if complaints:
-        raise NotebookFailed("\n".join([f"{path.relative_to(ROOT)} wrote to stderr:", *complaints]))
+        raise NotebookFailed("\n".join([f"{path.name} wrote to stderr:", *complaints]))
     return nb
 
 

@@ -1,7 +1,7 @@
 """Write README.md, and the images in it, from nbs/index.ipynb and its committed outputs.
 
-    python tools/readme.py           # write
-    python tools/readme.py --check   # change nothing; fail where README.md is not what would be written
+python tools/readme.py           # write
+python tools/readme.py --check   # change nothing; fail where README.md is not what would be written
 """
 
 import argparse

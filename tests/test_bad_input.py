@@ -1,0 +1,245 @@
+"""Bad input meets an error that names the argument or the file, what was found and what was expected."""
+
+import json
+import re
+import shutil
+
+import pytest
+import torch
+from jaxtyping import TypeCheckError
+from safetensors.torch import load_file, save_file
+
+from minibert.attention import BertSelfAttention
+from minibert.check import SIZES, lively_, sample_batch
+from minibert.config import BertConfig
+from minibert.layer import BertIntermediate
+from minibert.model import BertModel
+from minibert.walk import main
+
+INPUTS = sample_batch()
+IDS, MASK, SEGMENTS = INPUTS["input_ids"], INPUTS["attention_mask"], INPUTS["token_type_ids"]
+EMBEDS = torch.randn(3, 7, 30, generator=torch.Generator().manual_seed(0))
+
+
+def with_value(tensor, index, value):
+    changed = tensor.clone()
+    changed[index] = value
+    return changed
+
+
+CALLS = {
+    "no input": ({}, "You have to specify either input_ids or inputs_embeds"),
+    "two inputs": ({"input_ids": IDS, "inputs_embeds": EMBEDS}, "You cannot specify both input_ids and inputs_embeds"),
+    "id too large": ({"input_ids": with_value(IDS, (2, 1), 99)}, "input_ids holds 99 at [2, 1], but vocab_size is 99"),
+    "id negative": ({"input_ids": with_value(IDS, (0, 3), -1)}, "input_ids holds -1 at [0, 3], but vocab_size is 99"),
+    "ids without a batch": ({"input_ids": IDS[0]}, "input_ids has shape (7,), expected (batch, seq)"),
+    "no tokens": (
+        {"input_ids": IDS[:, :0]},
+        "input_ids has shape (3, 0), expected (batch, seq) with at least one token",
+    ),
+    "embeds of another size": (
+        {"inputs_embeds": EMBEDS[..., :29]},
+        "inputs_embeds has shape (3, 7, 29), expected (batch, seq, 30)",
+    ),
+    "segment too large": (
+        {"input_ids": IDS, "token_type_ids": with_value(SEGMENTS, (1, 2), 2)},
+        "token_type_ids holds 2 at [1, 2], but type_vocab_size is 2",
+    ),
+    "segments too short": (
+        {"input_ids": IDS, "token_type_ids": SEGMENTS[:, :6]},
+        "token_type_ids has shape (3, 6), expected (batch, seq) = (3, 7)",
+    ),
+    "position too large": (
+        {"input_ids": IDS, "position_ids": torch.arange(17, 24)[None]},
+        "position_ids holds 23 at [0, 6], but max_position_embeddings is 23",
+    ),
+    "sequence too long": (
+        {"input_ids": torch.ones(1, 24, dtype=torch.int64)},
+        "the sequence has 24 tokens, but max_position_embeddings is 23",
+    ),
+    "mask too long": ({"input_ids": IDS, "attention_mask": torch.ones(3, 8)}, "attention_mask has shape (3, 8)"),
+    "mask of one row": ({"input_ids": IDS, "attention_mask": torch.ones(1, 7)}, "attention_mask has shape (1, 7)"),
+    "mask of four axes": (
+        {"input_ids": IDS, "attention_mask": torch.ones(3, 1, 1, 7)},
+        "attention_mask has shape (3, 1, 1, 7)",
+    ),
+    "mask of halves": (
+        {"input_ids": IDS, "attention_mask": with_value(MASK.float(), (1, 4), 0.5)},
+        "attention_mask holds 0.5 at [1, 4]",
+    ),
+    "mask already additive": (
+        {"input_ids": IDS, "attention_mask": (1 - MASK) * -10000},
+        "attention_mask holds -10000 at [1, 6]",
+    ),
+    "mask not a number": (
+        {"input_ids": IDS, "attention_mask": with_value(MASK.float(), (0, 0), torch.nan)},
+        "attention_mask holds nan at [0, 0]",
+    ),
+}
+
+
+@pytest.mark.parametrize(("call", "message"), CALLS.values(), ids=CALLS.keys())
+def test_call(call, message, as_a_user):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        BertModel(BertConfig(**SIZES))(**call)
+
+
+@pytest.mark.parametrize("name", ["input_ids", "token_type_ids", "position_ids"])
+def test_ids_that_are_not_whole_numbers(name, as_a_user):
+    with pytest.raises(TypeError, match=f"{name} has dtype torch.float32, expected torch.int64 or torch.int32"):
+        BertModel(BertConfig(**SIZES))(**{"input_ids": IDS} | {name: torch.zeros(3, 7)})
+
+
+FIELDS = {
+    "hidden_size": [0, -768, 768.0, "768", True, None],
+    "num_hidden_layers": [-1, 1.5],
+    "num_attention_heads": [0],
+    "vocab_size": [0],
+    "hidden_dropout_prob": [-0.1, 1.1, "0.1", float("nan")],
+    "attention_probs_dropout_prob": [2],
+    "layer_norm_eps": [-1, float("nan"), None],
+    "initializer_range": [-0.02],
+    "pad_token_id": [30522, -1, 0.5],
+    "position_embedding_type": ["relative", "relative_key", None],
+    "is_decoder": [True],
+}
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in FIELDS.items() for value in values])
+def test_config_field(name, value, as_a_user):
+    with pytest.raises(ValueError, match=re.escape(f"{name} is {value!r}, expected")):
+        BertConfig(**{name: value})
+
+
+def test_config_fields_that_do_not_fit_together():
+    message = "The hidden size (33) is not a multiple of the number of attention heads (4)"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        BertConfig(hidden_size=33, num_attention_heads=4)
+
+
+def test_config_changed_after_it_was_made():
+    config = BertConfig(**SIZES)
+    config.num_attention_heads = 4
+    with pytest.raises(ValueError, match="not a multiple"):
+        BertModel(config)
+
+
+def test_misspelt_config_field():
+    with pytest.raises(TypeError, match="hiden_size"):
+        BertConfig(hiden_size=768)
+
+
+def test_unknown_activation():
+    with pytest.raises(
+        ValueError, match="hidden_act is 'gelllu', expected a callable or one of gelu, gelu_new, relu, silu"
+    ):
+        BertIntermediate(BertConfig(**SIZES, hidden_act="gelllu"))
+
+
+def test_shapes_are_enforced():
+    attention = BertSelfAttention(BertConfig(**SIZES))
+    with pytest.raises(TypeCheckError):
+        attention(EMBEDS, torch.zeros(3, 1, 1, 8))
+    with pytest.raises(TypeCheckError):
+        attention(EMBEDS[0])
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """A small, complete checkpoint: the folder, its config file and its weights file."""
+    folder = tmp_path / "checkpoint"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(SIZES | {"model_type": "bert"}))
+    save_file(lively_(BertModel(BertConfig(**SIZES))).state_dict(), folder / "model.safetensors")
+    return folder, folder / "config.json", folder / "model.safetensors"
+
+
+def test_a_good_checkpoint_loads(checkpoint):
+    folder, _, weights = checkpoint
+    model = BertModel.from_pretrained(folder)
+    assert not model.training and model.config.model_type == "bert"
+    assert all(torch.equal(tensor, model.state_dict()[name]) for name, tensor in load_file(weights).items())
+
+
+def test_a_file_that_changes_later_changes_nothing(checkpoint):
+    folder, _, weights = checkpoint
+    model = BertModel.from_pretrained(folder)
+    before = model(**INPUTS).last_hidden_state
+    weights.write_bytes(b"\0" * weights.stat().st_size)
+    assert torch.equal(model(**INPUTS).last_hidden_state, before)
+
+
+def test_half_precision_weights_load_as_float32(checkpoint):
+    folder, _, weights = checkpoint
+    halves = {name: tensor.half() for name, tensor in load_file(weights).items()}
+    save_file(halves, weights)
+    state = BertModel.from_pretrained(folder).state_dict()
+    assert all(
+        state[name].dtype == torch.float32 and torch.equal(state[name], half.float()) for name, half in halves.items()
+    )
+
+
+FILES = {
+    "no folder": (
+        lambda config, weights: shutil.rmtree(config.parent),
+        FileNotFoundError,
+        "config.json does not exist",
+    ),
+    "no weights": (lambda config, weights: weights.unlink(), FileNotFoundError, "model.safetensors does not exist"),
+    "config not JSON": (lambda config, weights: config.write_text("{"), ValueError, "config.json"),
+    "config a list": (lambda config, weights: config.write_text("[]"), ValueError, "config.json"),
+    "config of bytes": (lambda config, weights: config.write_bytes(b"\xff\xfe\0"), ValueError, "config.json"),
+    "config with a bad field": (
+        lambda config, weights: config.write_text(json.dumps(SIZES | {"hidden_size": 31})),
+        ValueError,
+        "config.json: The hidden size (31)",
+    ),
+    "config of another model": (
+        lambda config, weights: config.write_text(json.dumps(SIZES | {"intermediate_size": 38})),
+        ValueError,
+        "expected floating point of shape (38",
+    ),
+    "weights truncated": (
+        lambda config, weights: weights.write_bytes(weights.read_bytes()[:-100]),
+        ValueError,
+        "model.safetensors is not a readable safetensors file",
+    ),
+    "weights a web page": (
+        lambda config, weights: weights.write_text("<!DOCTYPE html>"),
+        ValueError,
+        "model.safetensors is not a readable safetensors file",
+    ),
+    "weights empty": (lambda config, weights: weights.write_bytes(b""), ValueError, "model.safetensors is not"),
+    "weights missing one": (
+        lambda config, weights: save_file(
+            {k: v for k, v in load_file(weights).items() if k != "pooler.dense.bias"}, weights
+        ),
+        ValueError,
+        "missing ['pooler.dense.bias'], unknown []",
+    ),
+    "weights with one more": (
+        lambda config, weights: save_file(load_file(weights) | {"cls.bias": torch.ones(2)}, weights),
+        ValueError,
+        "missing [], unknown ['cls.bias']",
+    ),
+    "weights of whole numbers": (
+        lambda config, weights: save_file({k: v.long() for k, v in load_file(weights).items()}, weights),
+        ValueError,
+        "is torch.int64 of shape",
+    ),
+}
+
+
+@pytest.mark.parametrize(("spoil", "error", "message"), FILES.values(), ids=FILES.keys())
+def test_checkpoint(checkpoint, spoil, error, message):
+    folder, config, weights = checkpoint
+    spoil(config, weights)
+    with pytest.raises(error, match=re.escape(message)):
+        BertModel.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("arguments", [[""], ["  \n"], ["a text", "--model", "no-such-folder"]])
+def test_the_walk_reports_and_exits_with_2(arguments, capsys):
+    assert main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("Error:") == 1
