@@ -40,7 +40,7 @@ def check_finite(name: str, mine: Tensor, reference: Tensor) -> None:
 
 # %% ../nbs/00_check.ipynb #check-24
 def check_can_fail(name: str, mine: Tensor, reference: Tensor, atol: float) -> None:
-    "Raise `CheckError` if this comparison would pass whatever `mine` holds."
+    "Raise `CheckError` if `mine` is no computation of its own, or if a constant could pass for the reference."
     if reference.numel() == 0:
         raise CheckError(f"{name}: the reference holds no numbers, so there is nothing to compare")
     if mine.untyped_storage().data_ptr() == reference.untyped_storage().data_ptr():
@@ -81,7 +81,7 @@ class Row:
         return "0" if self.difference == 0 else f"< 1e{math.floor(math.log10(self.difference)) + 1}"
 
     def __str__(self) -> str:
-        return f"✓ {self.name:<44} {str(self.shape):<18} {self.verdict}"
+        return f"✓ {self.name:<48} {str(self.shape):<18} {self.verdict}"
 
 # %% ../nbs/00_check.ipynb #check-37
 class Recap(list[Row]):
@@ -109,7 +109,7 @@ class Checks:
         reference: Tensor,  # the tensor it must equal
         atol: float = 0.0,  # largest absolute difference allowed; 0 asks for equal bits
     ) -> None:
-        "Print a row if `mine` is `reference`; raise `CheckError` if it isn't, or if it had to be."
+        "Print a row if `mine` equals `reference`; raise `CheckError` if not, or if the comparison could not fail."
         check_alike(name, mine, reference)
         check_finite(name, mine, reference)
         check_can_fail(name, mine, reference, atol)
@@ -128,7 +128,7 @@ class Checks:
 # %% ../nbs/00_check.ipynb #check-40
 check = Checks()
 
-# %% ../nbs/00_check.ipynb #check-50
+# %% ../nbs/00_check.ipynb #check-52
 @torch.no_grad()
 def lively_(
     module: nn.Module,  # any module; changed in place
@@ -141,11 +141,11 @@ def lively_(
         if parameter.ndim > 1:
             parameter.copy_(0.7 * noise / math.sqrt(parameter.shape[-1]))
         else:
-            centre = 1.0 if name.endswith("weight") else 0.0
+            centre = 1.0 if name.endswith("weight") else 0.0  # only a norm has a weight of one axis
             parameter.copy_(centre + 0.3 * noise)
     return module
 
-# %% ../nbs/00_check.ipynb #check-54
+# %% ../nbs/00_check.ipynb #check-56
 SIZES = {
     "vocab_size": 99,
     "hidden_size": 30,
@@ -156,7 +156,7 @@ SIZES = {
     "type_vocab_size": 2,
 }
 
-# %% ../nbs/00_check.ipynb #check-57
+# %% ../nbs/00_check.ipynb #check-59
 def sample_batch(
     vocab_size: int = SIZES["vocab_size"],
     batch: int = 3,
@@ -167,7 +167,7 @@ def sample_batch(
     generator = torch.Generator().manual_seed(seed)
     input_ids = torch.randint(1, vocab_size, (batch, seq), generator=generator)
     position = torch.arange(seq).expand(batch, seq)
-    length = (seq - torch.arange(batch)[:, None]).clamp(min=3)
+    length = (seq - torch.arange(batch)[:, None]).clamp(min=2)
     attention_mask = (position < length).long()
     token_type_ids = (position >= length // 2).long() * attention_mask
     return {"input_ids": input_ids * attention_mask, "token_type_ids": token_type_ids, "attention_mask": attention_mask}
