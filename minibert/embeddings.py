@@ -37,8 +37,8 @@ def look_up(
 # %% ../nbs/03_embeddings.ipynb #embeddings-38
 def check_axes(name: str, tensor: Shaped[Tensor, "..."], *axes: str | int) -> None:
     "A `ValueError` unless `tensor` has these axes, where an int is the size required, and at least one token."
-    sizes = [size for size, axis in zip(tensor.shape, axes, strict=False) if isinstance(axis, int) and size != axis]
-    if tensor.ndim != len(axes) or sizes or tensor.shape[1] == 0:
+    wrong = [size for size, axis in zip(tensor.shape, axes, strict=False) if isinstance(axis, int) and size != axis]
+    if tensor.ndim != len(axes) or wrong or tensor.shape[1] == 0:
         wanted = ", ".join(map(str, axes))
         raise ValueError(f"{name} has shape {tuple(tensor.shape)}, expected ({wanted}) with at least one token")
 
