@@ -40,6 +40,6 @@ def test_a_tensor_that_one_side_lacks_is_a_difference(capsys):
     theirs = transformers.BertModel.from_pretrained(folder, attn_implementation="eager")
     mine = BertModel.from_pretrained(folder)
     del mine.encoder.layer[5]
-    _, inputs = walk.encode("A sentence.", folder, limit=512)
+    _, inputs, _ = walk.encode("A sentence.", folder, limit=512)
     assert walk.walk(mine, theirs, inputs) == 16 + 2
     assert capsys.readouterr().out.count("missing in minibert") == 16
