@@ -79,8 +79,8 @@ def check_values(name: str, mine: Tensor, reference: Tensor, atol: float) -> flo
     if largest > atol:
         at = (gap == largest).nonzero()[0].tolist()
         raise CheckError(
-            f"{name}: largest difference {largest:.3g} at {at} (mine {mine[tuple(at)].item():.6g}, "
-            f"reference {reference[tuple(at)].item():.6g}), allowed {atol:g}"
+            f"{name}: largest difference {largest:.3g} at {at} (mine {mine[tuple(at)].item():.4g}, "
+            f"reference {reference[tuple(at)].item():.4g}), allowed {atol:g}"
         )
     return largest
 
@@ -90,12 +90,13 @@ class Row:
     "One passed check."
     name: str
     shape: tuple[int, ...]
-    difference: float
+    difference: float  # the largest
+    atol: float  # the largest allowed
 
     @property
     def verdict(self) -> str:
-        "0 for equal bits, else the next power of ten above the largest difference."
-        return "0" if self.difference == 0 else f"< 1e{math.floor(math.log10(self.difference)) + 1}"
+        "0 for equal bits, else the limit that the largest difference kept."
+        return "0" if self.difference == 0 else f"≤ {self.atol:g}"
 
     def __str__(self) -> str:
         return f"✓ {self.name:<48} {str(self.shape):<18} {self.verdict}"
@@ -130,7 +131,7 @@ class Checks:
         check_alike(name, mine, reference)
         check_finite(name, mine, reference)
         check_can_fail(name, mine, reference, atol)
-        row = Row(name, tuple(mine.shape), check_values(name, mine, reference, atol))
+        row = Row(name, tuple(mine.shape), check_values(name, mine, reference, atol), atol)
         self.rows.append(row)
         print(row)
 

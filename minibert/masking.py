@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-# %% ../nbs/04_masking.ipynb #masking-83
+# %% ../nbs/04_masking.ipynb #masking-87
 def check_mask(
     attention_mask: Shaped[Tensor, "..."],  # what the caller gave
     input_shape: tuple[int, ...],  # batch, seq
@@ -28,7 +28,7 @@ def check_mask(
         value = attention_mask[tuple(at)].item()
         raise ValueError(f"attention_mask holds {value} at {at}, expected 1 (visible) or 0 (hidden)")
 
-# %% ../nbs/04_masking.ipynb #masking-91
+# %% ../nbs/04_masking.ipynb #masking-95
 def extended_attention_mask(
     attention_mask: Shaped[Tensor, "..."] | None,  # (batch, seq), or (batch, query, key); None hides nothing
     hidden_states: Float[Tensor, "batch seq hidden"],  # the tokens that the mask is for

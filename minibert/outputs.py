@@ -15,6 +15,22 @@ from jaxtyping import Float
 from torch import Tensor
 
 # %% ../nbs/07_outputs.ipynb #outputs-33
+def _refuse(output: "ModelOutput", *args: Any, **kwargs: Any) -> NoReturn:
+    name = type(output).__name__
+    raise TypeError(f"{name} keeps its keys: set a value with output[name] = value, or change a copy, dict(output)")
+
+# %% ../nbs/07_outputs.ipynb #outputs-35
+def _join(kind: type["ModelOutput"], first: Any, second: Any) -> Any:
+    "A new output of this kind, with the items of two dictionaries; where both have a key, the second's value."
+    if not (isinstance(first, dict) and isinstance(second, dict)):
+        return NotImplemented
+    joined = kind()
+    made = [(name, value) for name, value in first.items() if value is not None]  # an output makes no key for a None
+    for name, value in (*made, *second.items()):
+        joined[name] = value
+    return joined
+
+# %% ../nbs/07_outputs.ipynb #outputs-37
 class ModelOutput(OrderedDict[str, Any]):
     "A base for dataclasses of outputs: what is not None can be had by attribute, by key and by position."
 
@@ -31,7 +47,7 @@ class ModelOutput(OrderedDict[str, Any]):
         super().__setattr__(name, value)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name in self and value is not None:
+        if name in self and value is not None:  # None changes the attribute only, as in the reference
             super().__setitem__(name, value)
         super().__setattr__(name, value)
 
@@ -39,29 +55,35 @@ class ModelOutput(OrderedDict[str, Any]):
         "What is not None, in order."
         return tuple(self[name] for name in self)
 
-    def _refuse(self, *args: Any, **kwargs: Any) -> NoReturn:
-        name = type(self).__name__
-        raise TypeError(f"{name} keeps its keys: set a value with output[name] = value, or change a copy, dict(output)")
+    __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _refuse
 
-    __delitem__ = __or__ = __ror__ = __ior__ = clear = pop = popitem = setdefault = update = _refuse
+    def __or__(self, other: Any) -> Any:
+        return _join(type(self), self, other)
 
-# %% ../nbs/07_outputs.ipynb #outputs-35
+    def __ror__(self, other: Any) -> Any:
+        return _join(type(self), other, self)
+
+# %% ../nbs/07_outputs.ipynb #outputs-39
 HiddenStates = tuple[Float[Tensor, "batch seq hidden"], ...]  # the embeddings, then one for each layer
 Attentions = tuple[Float[Tensor, "batch heads seq seq"], ...]  # one for each layer
 
-# %% ../nbs/07_outputs.ipynb #outputs-37
+# %% ../nbs/07_outputs.ipynb #outputs-41
 @dataclass(eq=False)
 class BaseModelOutputWithPastAndCrossAttentions(ModelOutput):
     "What the encoder returns."
     last_hidden_state: Float[Tensor, "batch seq hidden"] | None = None  # the last layer's output
+    past_key_values: tuple | None = None  # a decoder's; None in an encoder
     hidden_states: HiddenStates | None = None  # with output_hidden_states
     attentions: Attentions | None = None  # with output_attentions
+    cross_attentions: tuple | None = None  # a decoder's; None in an encoder
 
-# %% ../nbs/07_outputs.ipynb #outputs-39
+# %% ../nbs/07_outputs.ipynb #outputs-43
 @dataclass(eq=False)
 class BaseModelOutputWithPoolingAndCrossAttentions(ModelOutput):
     "What the model returns."
     last_hidden_state: Float[Tensor, "batch seq hidden"] | None = None  # the last layer's output
     pooler_output: Float[Tensor, "batch hidden"] | None = None  # one vector a row, made from the first token
     hidden_states: HiddenStates | None = None  # with output_hidden_states
+    past_key_values: tuple | None = None  # a decoder's; None in an encoder
     attentions: Attentions | None = None  # with output_attentions
+    cross_attentions: tuple | None = None  # a decoder's; None in an encoder

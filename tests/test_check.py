@@ -45,7 +45,7 @@ def test_remembers_what_has_passed(capsys):
     check("a", REFERENCE.clone(), REFERENCE)
     check("b", REFERENCE + 1e-4, REFERENCE, atol=1e-3)
     assert check.unchecked(["a", "b", "c"]) == ["c"]
-    assert [row.verdict for row in check.recap()] == ["0", "< 1e-3"]
+    assert [row.verdict for row in check.recap()] == ["0", "≤ 0.001"]
     assert capsys.readouterr().out.count("✓") == 2
     assert check.recap()._repr_html_().count("<tr>") == 3
 
