@@ -43,8 +43,8 @@ def check_alike(name: str, mine: Tensor, reference: Tensor) -> None:
             raise CheckError(f"{name}: {who} is a {type(value).__name__}, expected a torch.Tensor")
     if mine.shape != reference.shape:
         raise CheckError(f"{name}: shape is {tuple(mine.shape)}, expected {tuple(reference.shape)}")
-    if mine.dtype != reference.dtype:
-        raise CheckError(f"{name}: dtype is {mine.dtype}, expected {reference.dtype}")
+    if mine.dtype != reference.dtype or mine.is_complex():
+        raise CheckError(f"{name}: dtype is {mine.dtype}, expected {reference.dtype} (and no complex numbers)")
 
 # %% ../nbs/00_check.ipynb #check-23
 def check_finite(name: str, mine: Tensor, reference: Tensor) -> None:
@@ -62,14 +62,15 @@ def check_can_fail(name: str, mine: Tensor, reference: Tensor, atol: float) -> N
         raise CheckError(f"{name}: the reference holds no numbers, so there is nothing to compare")
     if mine.untyped_storage().data_ptr() == reference.untyped_storage().data_ptr():
         raise CheckError(f"{name}: mine and reference share their memory, expected two separate computations")
-    spread = (reference.max() - reference.min()).item()
+    spread = reference.max().item() - reference.min().item()
     if not spread > atol >= 0:
         raise CheckError(f"{name}: the reference spreads over {spread:g}, expected more than atol ({atol:g})")
 
 # %% ../nbs/00_check.ipynb #check-30
 def difference(mine: Tensor, reference: Tensor) -> Tensor:
-    "Absolute difference of two tensors of equal shape, in float64."
-    return (mine.detach().double() - reference.detach().double()).abs()
+    "Absolute difference of two tensors of equal shape: in float64, or exactly for whole numbers and booleans."
+    exact = torch.float64 if mine.is_floating_point() else torch.int64
+    return (mine.detach().to(exact) - reference.detach().to(exact)).abs().double()
 
 # %% ../nbs/00_check.ipynb #check-31
 def check_values(name: str, mine: Tensor, reference: Tensor, atol: float) -> float:
@@ -84,7 +85,7 @@ def check_values(name: str, mine: Tensor, reference: Tensor, atol: float) -> flo
         )
     return largest
 
-# %% ../nbs/00_check.ipynb #check-35
+# %% ../nbs/00_check.ipynb #check-37
 @dataclass(frozen=True)
 class Row:
     "One passed check."
@@ -101,7 +102,7 @@ class Row:
     def __str__(self) -> str:
         return f"✓ {self.name:<48} {str(self.shape):<18} {self.verdict}"
 
-# %% ../nbs/00_check.ipynb #check-39
+# %% ../nbs/00_check.ipynb #check-41
 class Recap(list[Row]):
     "The rows of a page; a table in a notebook, aligned lines in a terminal."
 
@@ -113,7 +114,7 @@ class Recap(list[Row]):
         rows = (f"<tr><td><code>{row.name}</code></td><td>{row.shape}</td><td>{row.verdict}</td></tr>" for row in self)
         return f"<table><thead>{head}</thead><tbody>{''.join(rows)}</tbody></table>"
 
-# %% ../nbs/00_check.ipynb #check-40
+# %% ../nbs/00_check.ipynb #check-42
 class Checks:
     "A callable `check(name, mine, reference, atol)` that remembers what it has passed."
 
@@ -143,10 +144,10 @@ class Checks:
         "Everything that has passed so far."
         return self.rows
 
-# %% ../nbs/00_check.ipynb #check-42
+# %% ../nbs/00_check.ipynb #check-44
 check = Checks()
 
-# %% ../nbs/00_check.ipynb #check-54
+# %% ../nbs/00_check.ipynb #check-58
 @torch.no_grad()
 def lively_(
     module: nn.Module,  # any module; changed in place
@@ -163,7 +164,7 @@ def lively_(
             parameter.copy_(centre + 0.3 * noise)
     return module
 
-# %% ../nbs/00_check.ipynb #check-58
+# %% ../nbs/00_check.ipynb #check-62
 SIZES = {
     "vocab_size": 99,
     "hidden_size": 30,
@@ -174,7 +175,7 @@ SIZES = {
     "type_vocab_size": 2,
 }
 
-# %% ../nbs/00_check.ipynb #check-61
+# %% ../nbs/00_check.ipynb #check-65
 def sample_batch(
     vocab_size: int = SIZES["vocab_size"],
     batch: int = 3,

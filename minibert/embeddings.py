@@ -23,8 +23,9 @@ def look_up(
     shape: tuple[int, ...],  # batch, seq
 ) -> Float[Tensor, "... seq hidden"]:
     "The rows of `table` at `ids`; a `TypeError` or `ValueError` that says where an id is wrong."
-    if ids.dtype not in (torch.int64, torch.int32):
-        raise TypeError(f"{name} has dtype {ids.dtype}, expected torch.int64 or torch.int32")
+    if not isinstance(ids, Tensor) or ids.dtype not in (torch.int64, torch.int32):
+        found = getattr(ids, "dtype", type(ids).__name__)
+        raise TypeError(f"{name} has dtype {found}, expected a tensor of torch.int64 or torch.int32")
     if tuple(ids.shape) not in (shape, (1, *shape[1:]), shape[1:]):
         raise ValueError(f"{name} has shape {tuple(ids.shape)}, expected (batch, seq) = {tuple(shape)}")
     rows = table.num_embeddings
@@ -36,7 +37,9 @@ def look_up(
 
 # %% ../nbs/03_embeddings.ipynb #embeddings-38
 def check_axes(name: str, tensor: Shaped[Tensor, "..."], *axes: str | int) -> None:
-    "A `ValueError` unless `tensor` has these axes, where an int is the size required, and at least one token."
+    "An error unless `tensor` is one and has these axes, where an int is the size required, and at least one token."
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{name} is a {type(tensor).__name__}, expected a torch.Tensor")
     wrong = [size for size, axis in zip(tensor.shape, axes, strict=False) if isinstance(axis, int) and size != axis]
     if tensor.ndim != len(axes) or wrong or tensor.shape[1] == 0:
         wanted = ", ".join(map(str, axes))

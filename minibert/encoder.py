@@ -33,7 +33,7 @@ class BertEncoder(nn.Module):
         for layer in self.layer:
             hidden_states, *probs = layer(hidden_states, attention_mask, output_attentions)
             all_hidden_states += [hidden_states] if output_hidden_states else []
-            all_attentions += probs
+            all_attentions += probs  # one tensor if asked for, else none
         output = BaseModelOutputWithPastAndCrossAttentions(
             last_hidden_state=hidden_states,
             hidden_states=tuple(all_hidden_states) if output_hidden_states else None,

@@ -15,8 +15,10 @@ def check_mask(
     attention_mask: Shaped[Tensor, "..."],  # what the caller gave
     input_shape: tuple[int, ...],  # batch, seq
 ) -> None:
-    "A `ValueError` unless the mask is (batch, seq) or (batch, seq, seq) and holds nothing but 0 and 1."
+    "An error unless the mask is a tensor, (batch, seq) or (batch, seq, seq), and holds nothing but 0 and 1."
     batch, seq = input_shape
+    if not isinstance(attention_mask, Tensor):
+        raise TypeError(f"attention_mask is a {type(attention_mask).__name__}, expected a torch.Tensor")
     if tuple(attention_mask.shape) not in {(batch, seq), (batch, seq, seq)}:
         raise ValueError(
             f"attention_mask has shape {tuple(attention_mask.shape)}, "

@@ -38,6 +38,8 @@ class BertPreTrainedModel(nn.Module):
 
     def __init__(self, config: BertConfig):
         super().__init__()
+        if not isinstance(config, BertConfig):
+            raise TypeError(f"config is {config!r}, expected an instance of minibert's BertConfig")
         validate(config)
         self.config = config
 

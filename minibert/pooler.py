@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from .config import BertConfig
 
-# %% ../nbs/09_pooler.ipynb #pooler-20
+# %% ../nbs/09_pooler.ipynb #pooler-19
 class BertPooler(nn.Module):
     "One vector for the whole sequence: the first token's, through a dense layer and a tanh."
 

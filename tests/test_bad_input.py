@@ -14,7 +14,7 @@ from minibert.check import SIZES, lively_, sample_batch
 from minibert.config import BertConfig
 from minibert.layer import BertIntermediate
 from minibert.model import BertModel
-from minibert.walk import main
+from minibert.walk import encode, main, minilm_folder
 
 INPUTS = sample_batch()
 IDS, MASK, SEGMENTS = INPUTS["input_ids"], INPUTS["attention_mask"], INPUTS["token_type_ids"]
@@ -86,8 +86,18 @@ def test_call(call, message, as_a_user):
 
 @pytest.mark.parametrize("name", ["input_ids", "token_type_ids", "position_ids"])
 def test_ids_that_are_not_whole_numbers(name, as_a_user):
-    with pytest.raises(TypeError, match=f"{name} has dtype torch.float32, expected torch.int64 or torch.int32"):
+    with pytest.raises(
+        TypeError, match=f"{name} has dtype torch.float32, expected a tensor of torch.int64 or torch.int32"
+    ):
         BertModel(BertConfig(**SIZES))(**{"input_ids": IDS} | {name: torch.zeros(3, 7)})
+
+
+@pytest.mark.parametrize("value", [[[1, 2]], 1, True, "ids"])
+@pytest.mark.parametrize("name", ["input_ids", "token_type_ids", "position_ids", "inputs_embeds", "attention_mask"])
+def test_call_that_is_no_tensor(name, value, as_a_user):
+    call = {name: value} if name in ("input_ids", "inputs_embeds") else {"input_ids": IDS, name: value}
+    with pytest.raises(TypeError, match=name):
+        BertModel(BertConfig(**SIZES))(**call)
 
 
 FIELDS = {
@@ -102,7 +112,30 @@ FIELDS = {
     "pad_token_id": [30522, -1, 0.5],
     "position_embedding_type": ["relative", "relative_key", None],
     "is_decoder": [True],
+    "hidden_act": [None, 3],
+    "return_dict": ["False", 1, None],
+    "output_attentions": ["no"],
 }
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("add_cross_attention", True),
+        ("chunk_size_feed_forward", 2),
+        ("pruned_heads", {"0": [1]}),
+        ("torchscript", True),
+    ],
+)
+def test_config_field_of_a_file(name, value):
+    with pytest.raises(ValueError, match=re.escape(f"{name} is {value!r}, expected")):
+        BertConfig.from_dict({name: value})
+
+
+@pytest.mark.parametrize("config", [None, {"hidden_size": 30}, BertConfig])
+def test_something_else_than_a_config(config, as_a_user):
+    with pytest.raises(TypeError, match="expected an instance of minibert's BertConfig"):
+        BertModel(config)
 
 
 @pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in FIELDS.items() for value in values])
@@ -243,3 +276,18 @@ def test_the_walk_reports_and_exits_with_2(arguments, capsys):
     assert main(arguments) == 2
     out, err = capsys.readouterr()
     assert out == "" and err.count("Error:") == 1
+
+
+@pytest.mark.parametrize("tokenizer", [None, "{", "[]"])
+def test_the_walk_names_a_tokenizer_that_it_cannot_read(checkpoint, tokenizer, capsys):
+    folder = checkpoint[0]
+    if tokenizer is not None:
+        (folder / "tokenizer.json").write_text(tokenizer)
+    assert main(["a text", "--model", str(folder)]) == 2
+    assert "tokenizer.json" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("limit", [-1, 0, 4])
+def test_no_room_for_a_token(limit):
+    with pytest.raises(ValueError, match=f"limit is {limit}"):
+        encode("a text", minilm_folder(), limit)
