@@ -123,6 +123,7 @@ def cell_tags(cell):
         return
     options = {key.rstrip(":"): " ".join(words).strip("\"'") for key, words in cell.directives_.items()}
     cell.source = DIRECTIVE_LINE.sub("", cell.source)
+    cell.directives_.pop("exporti", None)  # nbdev would leave out what a module keeps to itself; a page shows it
     tags = {
         "remove-cell": options.get("include") == "false",
         "remove-input": options.get("echo") == "false",
