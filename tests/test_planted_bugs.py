@@ -85,6 +85,10 @@ BUGS = {
     },
     "08_encoder": {
         "every layer fed the embeddings": ("*probs = layer(hidden_states, ", "*probs = layer(all_hidden_states[0], "),
+        "attentions cut off from the graph": (
+            "all_attentions += probs",
+            "all_attentions += [p.detach() for p in probs]",
+        ),
         "one layer short": ("for layer in self.layer:", "for layer in self.layer[:-1]:"),
         "mask for no layer": ("layer(hidden_states, attention_mask, ", "layer(hidden_states, None, "),
     },
