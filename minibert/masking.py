@@ -10,34 +10,44 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
+from .causal import causal_mask
+
 # %% ../nbs/04_masking.ipynb #masking-87
 def check_mask(
-    attention_mask: Shaped[Tensor, "..."],  # what the caller gave
-    input_shape: tuple[int, ...],  # batch, seq
+    name: str,  # the argument that the mask came in
+    mask: Shaped[Tensor, "..."],  # what the caller gave
+    shape: tuple[int, int, int],  # batch, query, key
 ) -> None:
-    "An error unless the mask is a tensor, (batch, seq) or (batch, seq, seq), and holds nothing but 0 and 1."
-    batch, seq = input_shape
-    if not isinstance(attention_mask, Tensor):
-        raise TypeError(f"attention_mask is a {type(attention_mask).__name__}, expected a torch.Tensor")
-    if tuple(attention_mask.shape) not in {(batch, seq), (batch, seq, seq)}:
+    "An error unless the mask is a tensor of 0 and 1, (batch, key) or (batch, query, key)."
+    batch, query, key = shape
+    if not isinstance(mask, Tensor):
+        raise TypeError(f"{name} is a {type(mask).__name__}, expected a torch.Tensor")
+    if tuple(mask.shape) not in {(batch, key), shape}:
         raise ValueError(
-            f"attention_mask has shape {tuple(attention_mask.shape)}, "
-            f"expected (batch, seq) = {(batch, seq)} or (batch, seq, seq) = {(batch, seq, seq)}"
+            f"{name} has shape {tuple(mask.shape)}, "
+            f"expected (batch, key) = {(batch, key)} or (batch, query, key) = {shape}"
         )
-    other = ((attention_mask != 0) & (attention_mask != 1)).nonzero()
+    other = ((mask != 0) & (mask != 1)).nonzero()
     if len(other):
         at = other[0].tolist()
-        value = attention_mask[tuple(at)].item()
-        raise ValueError(f"attention_mask holds {value} at {at}, expected 1 (visible) or 0 (hidden)")
+        raise ValueError(f"{name} holds {mask[tuple(at)].item()} at {at}, expected 1 (visible) or 0 (hidden)")
 
 # %% ../nbs/04_masking.ipynb #masking-95
 def extended_attention_mask(
-    attention_mask: Shaped[Tensor, "..."] | None,  # (batch, seq), or (batch, query, key); None hides nothing
-    hidden_states: Float[Tensor, "batch seq hidden"],  # the tokens that the mask is for
-) -> Float[Tensor, "batch 1 query seq"]:  # query is 1 or seq
+    attention_mask: Shaped[Tensor, "..."] | None,  # (batch, key), or (batch, query, key); None hides nothing
+    hidden_states: Float[Tensor, "batch query hidden"],  # the tokens that look
+    key: int | None = None,  # how many tokens there are to look at; None: themselves
+    is_decoder: bool = False,  # a mask without a row for each query also hides what comes after the query
+    name: str = "attention_mask",  # the argument that the mask came in, for errors
+) -> Float[Tensor, "batch 1 #query key"]:
     "0 where a token is visible, the most negative finite number where it is hidden: ready to be added to the scores."
+    batch, query = hidden_states.shape[:2]
+    key = query if key is None else key
     if attention_mask is None:
-        attention_mask = torch.ones(hidden_states.shape[:2], device=hidden_states.device)
-    check_mask(attention_mask, hidden_states.shape[:2])
-    visible = attention_mask[:, None, None, :] if attention_mask.ndim == 2 else attention_mask[:, None, :, :]
+        attention_mask = torch.ones(batch, key, device=hidden_states.device)
+    check_mask(name, attention_mask, (batch, query, key))
+    if attention_mask.ndim == 3:
+        visible = attention_mask[:, None, :, :]
+    else:
+        visible = causal_mask(attention_mask, query) if is_decoder else attention_mask[:, None, None, :]
     return (1.0 - visible.to(hidden_states.dtype)) * torch.finfo(hidden_states.dtype).min
