@@ -7,6 +7,8 @@
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 PIP_FLAGS ?=
+N ?= 20000
+SEED ?= 1
 TEXT ?= The cat sat on the mat because it was tired.
 
 VENV := .venv
@@ -19,11 +21,12 @@ override export TEXT := $(value TEXT)
 # What an active virtual environment, or a PYTHONPATH, would slip in stays out.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
-.PHONY: help demo test nbs docs site lab constraints clean
+.PHONY: help demo test fuzz nbs docs site lab constraints clean
 
 help:
 	@echo 'make demo TEXT="..."  walk a sentence through BERT, each tensor checked against the reference'
 	@echo 'make test             every test: pages, package, lint, types, documentation'
+	@echo 'make fuzz N=200000    compare N random models and calls with the reference; SEED=1 for others'
 	@echo 'make nbs              run and clean the notebooks in place; export the package and the README'
 	@echo 'make docs             build the documentation into docs/_build/html'
 	@echo 'make site             build it and serve it on http://localhost:8000'
@@ -36,6 +39,9 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	@$(BIN)/python -m pytest
+
+fuzz: $(STAMP)
+	@JAXTYPING_DISABLE=1 OMP_NUM_THREADS=1 FUZZ_EXAMPLES=$(N) FUZZ_SEED=$(SEED) $(BIN)/python -m pytest tests/test_fuzz.py
 
 nbs: $(STAMP)
 	@$(BIN)/nbdev_export
