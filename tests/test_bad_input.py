@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import warnings
 
 import pytest
 import torch
@@ -84,6 +85,74 @@ def test_call(call, message, as_a_user):
         BertModel(BertConfig(**SIZES))(**call)
 
 
+def pair(heads=5, past=2, batch=3):
+    return (torch.zeros(batch, heads, past, 6),) * 2
+
+
+OTHER = torch.zeros(3, 4, 30)
+CACHE = (pair(),) * 4
+DECODER_CALLS = {
+    "three axes in a head mask": ({"head_mask": torch.ones(4, 5, 1)}, "head_mask has shape (4, 5, 1), expected"),
+    "head mask of one head": ({"head_mask": torch.ones(1)}, "head_mask has shape (1,), expected (heads,) = (5,)"),
+    "more rows than layers": ({"head_mask": torch.ones(6, 5)}, "head_mask has shape (6, 5)"),
+    "head mask of another length": ({"head_mask": torch.ones(4, 1, 1, 1, 6)}, "head_mask has shape (4, 1, 1, 1, 6)"),
+    "a layer short in the cache": ({"past_key_values": CACHE[:3]}, "past_key_values has 3 items, expected one"),
+    "three tensors": ({"past_key_values": ((*pair(), OTHER),) * 4}, "past_key_values[0] has 3 items, expected 2"),
+    "four tensors and no encoder": (
+        {"past_key_values": ((*pair(), *pair()),) * 4},
+        "past_key_values[0] has 4 items, expected 2 tensors (4 only together with encoder_hidden_states)",
+    ),
+    "cache of other heads": ({"past_key_values": (pair(heads=6),) * 4}, "past_key_values[0][0] has shape (3, 6, 2, 6)"),
+    "cache of another batch": ({"past_key_values": (pair(batch=1),) * 4}, "past_key_values[0][0] has shape (1, 5"),
+    "cache of uneven length": (
+        {"past_key_values": (*CACHE[:3], pair(past=3))},
+        "past_key_values[3][0] has shape (3, 5, 3, 6), expected (3, 5, 2, 6)",
+    ),
+    "cache too long": ({"past_key_values": (pair(past=17),) * 4}, "the sequence has 7 tokens after 17 cached ones"),
+    "mask without the cached tokens": (
+        {"past_key_values": CACHE, "attention_mask": MASK},
+        "attention_mask has shape (3, 7), expected (batch, key) = (3, 9)",
+    ),
+    "encoder of another size": (
+        {"encoder_hidden_states": OTHER[..., :29]},
+        "encoder_hidden_states has shape (3, 4, 29), expected (3, seq, 30)",
+    ),
+    "encoder of another batch": ({"encoder_hidden_states": OTHER[:1]}, "encoder_hidden_states has shape (1, 4, 30)"),
+    "encoder mask alone": ({"encoder_attention_mask": MASK}, "encoder_hidden_states is None, expected a tensor"),
+    "encoder mask of another length": (
+        {"encoder_hidden_states": OTHER, "encoder_attention_mask": MASK},
+        "encoder_attention_mask has shape (3, 7), expected (batch, key) = (3, 4)",
+    ),
+}
+
+
+@pytest.mark.parametrize(("call", "message"), DECODER_CALLS.values(), ids=DECODER_CALLS.keys())
+@pytest.mark.parametrize("implementation", ["eager", "sdpa"])
+def test_call_of_a_decoder(call, message, implementation, as_a_user):
+    config = BertConfig(**SIZES, is_decoder=True, add_cross_attention=True, attn_implementation=implementation)
+    with warnings.catch_warnings(), pytest.raises(ValueError, match=re.escape(message)):
+        warnings.simplefilter("ignore")
+        BertModel(config)(IDS, **call)
+
+
+@pytest.mark.parametrize("fields", [{}, {"is_decoder": True}], ids=str)
+def test_encoder_states_that_nobody_looks_at(fields, as_a_user):
+    with pytest.raises(ValueError, match="since encoder_hidden_states was given"):
+        BertModel(BertConfig(**SIZES, **fields))(IDS, encoder_hidden_states=OTHER)
+
+
+@pytest.mark.parametrize("kind", ["relative_key", "relative_key_query"])
+def test_distances_that_have_no_vector(kind, as_a_user):
+    model = BertModel(BertConfig(**SIZES, is_decoder=True, position_embedding_type=kind))
+    with pytest.raises(ValueError, match="24 tokens, cached ones included, but max_position_embeddings is 23"):
+        model(IDS, past_key_values=(pair(past=17),) * 4)
+
+
+def test_a_rest_when_chunking():
+    with pytest.raises(ValueError, match="chunked 7 has to be a multiple of the chunk size 2"):
+        BertModel(BertConfig(**SIZES, chunk_size_feed_forward=2))(IDS)
+
+
 @pytest.mark.parametrize("name", ["input_ids", "token_type_ids", "position_ids"])
 def test_ids_that_are_not_whole_numbers(name, as_a_user):
     with pytest.raises(
@@ -93,7 +162,10 @@ def test_ids_that_are_not_whole_numbers(name, as_a_user):
 
 
 @pytest.mark.parametrize("value", [[[1, 2]], 1, True, "ids"])
-@pytest.mark.parametrize("name", ["input_ids", "token_type_ids", "position_ids", "inputs_embeds", "attention_mask"])
+@pytest.mark.parametrize(
+    "name",
+    ["input_ids", "token_type_ids", "position_ids", "inputs_embeds", "attention_mask", "head_mask", "past_key_values"],
+)
 def test_call_that_is_no_tensor(name, value, as_a_user):
     call = {name: value} if name in ("input_ids", "inputs_embeds") else {"input_ids": IDS, name: value}
     with pytest.raises(TypeError, match=name):
@@ -110,26 +182,63 @@ FIELDS = {
     "layer_norm_eps": [-1, float("nan"), None],
     "initializer_range": [-0.02],
     "pad_token_id": [30522, -1, 0.5],
-    "position_embedding_type": ["relative", "relative_key", None],
-    "is_decoder": [True],
+    "position_embedding_type": ["relative", None],
+    "is_decoder": [1, None],
+    "use_cache": ["yes"],
+    "chunk_size_feed_forward": [-1, 0.5],
+    "add_cross_attention": [True],
+    "attn_implementation": ["flash_attention_2", None],
+    "problem_type": ["ranking"],
+    "classifier_dropout": [1.5],
+    "pruned_heads": [[0], {12: [0]}, {-1: [0]}],
     "hidden_act": [None, 3],
     "return_dict": ["False", 1, None],
     "output_attentions": ["no"],
 }
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("add_cross_attention", True),
-        ("chunk_size_feed_forward", 2),
-        ("pruned_heads", {"0": [1]}),
-        ("torchscript", True),
-    ],
-)
-def test_config_field_of_a_file(name, value):
-    with pytest.raises(ValueError, match=re.escape(f"{name} is {value!r}, expected")):
-        BertConfig.from_dict({name: value})
+@pytest.mark.parametrize("heads", [[12], [-1], [0.5], 0, list(range(12))])
+def test_heads_that_cannot_be_pruned(heads, as_a_user):
+    with pytest.raises(ValueError, match=re.escape(f"pruned_heads[3] is {heads!r}, expected")):
+        BertConfig(pruned_heads={3: heads})
+
+
+def test_a_refused_pruning_changes_nothing():
+    model = BertModel(BertConfig(**SIZES))
+    model.prune_heads({1: [0]})
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    for heads in ({1: [1, 2, 3, 4]}, {0: [1], 9: [0]}, {0: [5]}):
+        with pytest.raises(ValueError, match="pruned_heads"):
+            model.prune_heads(heads)
+    assert model.config.pruned_heads == {1: [0]}
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize("rows", [0, -3, 2.5, "8"])
+def test_a_word_table_of_no_size(rows, as_a_user):
+    with pytest.raises(ValueError, match=f"new_num_tokens is {rows!r}, expected a whole number"):
+        BertModel(BertConfig(**SIZES)).resize_token_embeddings(rows)
+
+
+def test_a_word_table_that_does_not_fit(as_a_user):
+    model = BertModel(BertConfig(**SIZES))
+    with pytest.raises(TypeError, match="value is a Linear"):
+        model.set_input_embeddings(torch.nn.Linear(3, 4))
+    with pytest.raises(ValueError, match="value.embedding_dim is 4"):
+        model.set_input_embeddings(torch.nn.Embedding(3, 4))
+
+
+def test_a_config_that_json_has_no_word_for(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text("as it was")
+    with pytest.raises(TypeError, match="hidden_act is .* cannot be written as JSON"):
+        BertConfig(hidden_act=torch.tanh).to_json_file(path)
+    assert path.read_text() == "as it was"
+
+
+def test_a_misspelt_attribute():
+    with pytest.raises(AttributeError, match="BertConfig has no field 'hiden_size': did you mean 'hidden_size'"):
+        BertConfig().hiden_size  # noqa: B018
 
 
 @pytest.mark.parametrize("config", [None, {"hidden_size": 30}, BertConfig])
@@ -164,7 +273,7 @@ def test_misspelt_config_field():
 
 def test_unknown_activation():
     with pytest.raises(
-        ValueError, match="hidden_act is 'gelllu', expected a callable or one of gelu, gelu_new, relu, silu"
+        ValueError, match="hidden_act is 'gelllu', expected a callable or one of gelu, gelu_10, gelu_accurate"
     ):
         BertIntermediate(BertConfig(**SIZES, hidden_act="gelllu"))
 
