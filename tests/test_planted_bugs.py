@@ -18,6 +18,21 @@ BUGS = {
         "in-place writes lost": ("if writes(x) > n] or inputs[: is_in_place(func)]", "if False]"),
         "sources forgotten": ("list(dict.fromkeys(", "list(dict.fromkeys(() and "),
     },
+    "02_config": {
+        "cross attention with relative positions": (
+            'config.num_attention_heads, "absolute")',
+            "config.num_attention_heads, kind)",
+        ),
+        "one distance too few": (
+            "(2 * config.max_position_embeddings - 1, head_dim)",
+            "(2 * config.max_position_embeddings - 2, head_dim)",
+        ),
+        "cached tokens forgotten": ("batch, seq, past + seq, seq)", "batch, seq, seq, seq)"),
+        "pooler always counted": (
+            "config.hidden_size, config.hidden_size) if add_pooling_layer else 0",
+            "config.hidden_size, config.hidden_size)",
+        ),
+    },
     "03_embeddings": {
         "segments ignored": (
             "embeddings = words + look_up(self.token_type_embeddings, ",
@@ -42,24 +57,21 @@ BUGS = {
         "queries masked instead of keys": ("attention_mask[:, None, None, :]", "attention_mask[:, None, :, None]"),
     },
     "05_attention": {
-        "scale left out": (" / math.sqrt(self.attention_head_size)", ""),
-        "scale by the hidden size": ("math.sqrt(self.attention_head_size)", "math.sqrt(self.query.out_features)"),
+        "scale left out": (" / math.sqrt(query.shape[-1])", ""),
+        "scale by the hidden size": ("math.sqrt(query.shape[-1])", "math.sqrt(query.shape[1] * query.shape[-1])"),
         "softmax over the queries": ("softmax(scores, dim=-1)", "softmax(scores, dim=-2)"),
-        "mask left out": ("scores = scores + attention_mask", "pass"),
-        "mask multiplied": ("scores = scores + attention_mask", "scores = scores * (attention_mask == 0)"),
+        "mask left out": ("scores = scores + mask", "pass"),
+        "mask multiplied": ("scores = scores + mask", "scores = scores * (mask == 0)"),
         "mask after the softmax": (
-            "self.dropout(nn.functional.softmax(scores, dim=-1))",
-            "self.dropout(nn.functional.softmax(scores - attention_mask, dim=-1)) * (attention_mask == 0)",
+            "dropout(nn.functional.softmax(scores, dim=-1))",
+            "dropout(nn.functional.softmax(scores - mask, dim=-1)) * (mask == 0)",
         ),
         "heads not transposed": (
             "x.unflatten(-1, (heads, -1)).transpose(1, 2)",
             "x.reshape(x.shape[0], heads, x.shape[1], -1)",
         ),
         "heads and columns swapped": ("x.unflatten(-1, (heads, -1))", "x.unflatten(-1, (-1, heads)).transpose(-1, -2)"),
-        "query and key swapped": (
-            "projections = (self.query, self.key, self.value)",
-            "projections = (self.key, self.query, self.value)",
-        ),
+        "query and key swapped": ("scores = query @ key.transpose(-1, -2)", "scores = key @ query.transpose(-1, -2)"),
         "residual left out": ("self.LayerNorm(hidden_states + input_tensor)", "self.LayerNorm(hidden_states)"),
         "norm before the addition": (
             "self.LayerNorm(hidden_states + input_tensor)",
@@ -67,13 +79,12 @@ BUGS = {
         ),
     },
     "06_layer": {
-        "tanh approximation for gelu": ('"gelu": nn.GELU', '"gelu": NewGELUActivation'),
         "residual from the layer's input": (
-            "self.output(self.intermediate(attended), attended)",
+            "in_chunks(self.feed_forward, self.chunk_size_feed_forward, attended)",
             "self.output(self.intermediate(attended), hidden_states)",
         ),
         "feed-forward on the wrong tensor": (
-            "self.output(self.intermediate(attended), attended)",
+            "in_chunks(self.feed_forward, self.chunk_size_feed_forward, attended)",
             "self.output(self.intermediate(hidden_states), attended)",
         ),
         "activation missing": ("self.intermediate_act_fn(self.dense(hidden_states))", "self.dense(hidden_states)"),
@@ -84,13 +95,14 @@ BUGS = {
         "index by position in the dictionary's keys": ("else self.to_tuple()[key]", "else tuple(self)[key]"),
     },
     "08_encoder": {
-        "every layer fed the embeddings": ("*probs = layer(hidden_states, ", "*probs = layer(all_hidden_states[0], "),
-        "attentions cut off from the graph": (
-            "all_attentions += probs",
-            "all_attentions += [p.detach() for p in probs]",
+        "every layer fed the embeddings": ("self.run(layer, kept.last, ", "self.run(layer, hidden_states, "),
+        "attentions cut off from the graph": ("[x for x in others if", "[x.detach() for x in others if"),
+        "one layer short": ("zip(self.layer, head_mask or nothing", "zip(self.layer[:-1], head_mask or nothing[1:]"),
+        "mask for no layer": ("kept.last, attention_mask, mask", "kept.last, None, mask"),
+        "everything kept": (
+            "self.hidden_states += [hidden_states] if wants_states else []",
+            "self.hidden_states.append(hidden_states)",
         ),
-        "one layer short": ("for layer in self.layer:", "for layer in self.layer[:-1]:"),
-        "mask for no layer": ("layer(hidden_states, attention_mask, ", "layer(hidden_states, None, "),
     },
     "09_pooler": {
         "last token": ("hidden_states[:, 0]", "hidden_states[:, -1]"),
@@ -99,20 +111,93 @@ BUGS = {
     },
     "10_model": {
         "mask forgotten": (
-            "extended_attention_mask(attention_mask, embeddings)",
-            "extended_attention_mask(None, embeddings)",
+            "make_mask(attention_mask, embeddings, ",
+            "make_mask(None, embeddings, ",
         ),
         "segments and positions swapped": (
             "self.embeddings(input_ids, token_type_ids, position_ids, ",
             "self.embeddings(input_ids, position_ids, token_type_ids, ",
         ),
-        "pooled from the embeddings": ("self.pooler(encoded[0])", "self.pooler(embeddings)"),
-        "another deviation of new weights": ("std=std)", "std=0.03)"),
+        "pooled from the embeddings": ("self.pooler(encoded[0])", "self.pooler(encoded[0] * 2)"),
+        "another deviation of new weights": (
+            "init_weights_(module, config.initializer_range)",
+            "init_weights_(module, 0.03)",
+        ),
+        "no None for a missing pooler": (
+            "return encoded[0], vectors, *",
+            "return encoded[0], *([] if vectors is None else [vectors]), *",
+        ),
         "missing weights not noticed": ("if names:", 'if names and what != "lacks":'),
         "weights shared with the file": ("{name: copy_aligned(tensor).to(", "{name: tensor.to("),
     },
     "12_walk": {
         "every row agrees": ("agree += same", "agree += 1"),
+    },
+    "13_activations": {
+        "tanh form not asked for": ('partial(nn.GELU, approximate="tanh")', "nn.GELU"),
+        "short constant": ("0.7978845608", "0.79788456"),
+        "accurate is fast": (
+            '"gelu_accurate": partial(Formula, gelu_new)',
+            '"gelu_accurate": partial(Formula, gelu_fast)',
+        ),
+        "clipped at 0": ("(x), -10, 10)", "(x), 0, 10)"),
+    },
+    "14_relative": {
+        "distance turned round": ("place[key - query :, None] - place", "place - place[key - query :, None]"),
+        "cached tokens forgotten": ("place[key - query :, None]", "place[:query, None]"),
+        "rows off by one": ("+ self.longest - 1)", "+ self.longest - 2)"),
+        "key's term made from the query": (
+            'torch.einsum("bhrd,lrd->bhlr", key, vectors)',
+            'torch.einsum("bhld,lrd->bhlr", query, vectors)',
+        ),
+    },
+    "15_causal": {
+        "a token that does not see itself": ("place[None, None, :] <= place", "place[None, None, :] < place"),
+        "a token that sees the next": ("<= place[None, :, None])", "<= place[None, :, None] + 1)"),
+        "cached tokens behind": ("torch.cat([cached, visible], dim=-1)", "torch.cat([visible, cached], dim=-1)"),
+        "padding forgotten": (
+            " * attention_mask[:, None, None, :]",
+            " * torch.ones_like(attention_mask)[:, None, None, :]",
+        ),
+    },
+    "17_cache": {
+        "one cached token short": (
+            "return past_key_values[0][0].shape[2] if",
+            "return past_key_values[0][0].shape[2] - 1 if",
+        ),
+        "extra layers ignored": ("if len(past_key_values) != len(heads):", "if len(past_key_values) < len(heads):"),
+        "values not compared with keys": ("for _ in range(2):", "for _ in range(1):"),
+        "a third tensor ignored": ("len(layer) not in {2, len(shapes)}", "len(layer) < 2"),
+    },
+    "18_heads": {
+        "head order lost": ("torch.arange(head_dim)).flatten()", "torch.arange(head_dim)).T.flatten()"),
+        "more rows than layers accepted": ("and layers == len(sizes)", "and layers >= len(sizes)"),
+        "one mask row for all layers": (
+            "masks = head_mask[:, None, :, None, None]",
+            "masks = head_mask[:1, None, :, None, None].expand(len(head_mask), -1, -1, -1, -1)",
+        ),
+        "frozen weights thawed": (
+            "nn.Parameter(weight, requires_grad=linear.weight.requires_grad)",
+            "nn.Parameter(weight)",
+        ),
+    },
+    "19_surgery": {
+        "new rows on top": (
+            "longer.weight[:kept] = table.weight[:kept]",
+            "longer.weight[-kept:] = table.weight[-kept:]",
+        ),
+        "another parameter": ("table.weight.data = longer.weight.data", "table.weight = longer.weight"),
+        "rounded down": ("rows = -(-rows // step) * step", "rows = rows // step * step"),
+        "the older kind of checkpointing": ('{"use_reentrant": False} | (', '{"use_reentrant": True} | ('),
+    },
+    "20_sdpa": {
+        "single query causal": ("is_causal = is_causal and query.shape[2] > 1", "pass"),
+        "no dropout": ("dropout_p=dropout_p, is", "dropout_p=0.0, is"),
+        "no mask after a cache": ("query in (1, key)", "query <= key"),
+        "rows ignored": (
+            "(attention_mask.ndim == 3 or not (attention_mask == 1).all())",
+            "not (attention_mask == 1).all()",
+        ),
     },
 }
 

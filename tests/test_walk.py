@@ -26,13 +26,13 @@ def test_one_difference_is_found_and_told(monkeypatch, capsys):
 
     def spoilt(folder):
         model = load(folder)
-        model.encoder.layer[3].attention.self.attention_head_size *= 4
+        model.encoder.layer[3].attention.output.LayerNorm.eps = 0.1
         return model
 
     monkeypatch.setattr(BertModel, "from_pretrained", spoilt)
     assert walk.main(["A sentence."]) == 1
     rows = [row for row in capsys.readouterr().out.splitlines() if row.endswith("<- differs")]
-    assert rows[0].startswith("encoder.layer.3.attention.self.scores_scaled")
+    assert rows[0].startswith("encoder.layer.3.attention.output.LayerNorm")
 
 
 def test_a_tensor_that_one_side_lacks_is_a_difference(capsys):
