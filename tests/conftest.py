@@ -3,8 +3,10 @@
 import jaxtyping
 import pytest
 import shapes
+import torch
 
 shapes.install()
+torch.set_num_threads(1)  # the models here are small, and two tests run side by side
 
 
 @pytest.fixture

@@ -31,6 +31,7 @@ KERNEL_ENVIRONMENT = {
     "IN_TEST": "1",  # nbdev: a cell that exports the package does nothing
     "HF_HUB_OFFLINE": "1",
     "TQDM_DISABLE": "1",
+    "OMP_NUM_THREADS": "1",  # the models are small: threads would wait for each other more than they compute
     "MPLBACKEND": "module://matplotlib_inline.backend_inline",
 }
 # Shapes in the signatures of minibert are checked while a notebook runs. A reader's own kernel does without.
