@@ -37,10 +37,7 @@ FAULTS = {
     "attention": {
         "scale left out": (" / math.sqrt(query.shape[-1])", ""),
         "scale by all heads": ("math.sqrt(query.shape[-1])", "math.sqrt(query.shape[1] * query.shape[-1])"),
-        "mask before the scale": (
-            "        scores = scores + mask",
-            "        scores = scores + mask / math.sqrt(query.shape[-1])",
-        ),
+        "mask multiplied": ("        scores = scores + mask", "        scores = scores * (mask == 0)"),
         "softmax over the queries": ("softmax(scores, dim=-1)", "softmax(scores, dim=-2)"),
         "head mask before the softmax": (
             "probs = dropout(nn",
