@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -97,7 +98,7 @@ def layer_progress(*models: nn.Module) -> Iterator[None]:
 def walk(
     mine: nn.Module,  # the model under test
     theirs: nn.Module,  # the reference
-    inputs: dict[str, Tensor],  # arguments for both
+    inputs: dict[str, Any],  # arguments for both, by name
 ) -> int:  # how many tensors differ
     "Print a row for every tensor of a forward pass, then how many were compared and how many agree."
     with layer_progress(mine, theirs):

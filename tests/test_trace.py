@@ -1,5 +1,9 @@
 """The recorder sees every tensor that the reference computes, and leaves the model as it was."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -60,3 +64,29 @@ def test_views_and_copies_are_followed_but_not_recorded():
 
     trace = record(Reshape(), torch.ones(2, 3))
     assert trace.sources == {"mul": (), "tanh": ("mul",)}
+
+
+# The peak of a process never falls: the plain forward comes first, and what `record` adds to it is what counts.
+PEAKS = """
+import resource, torch
+from minibert.config import BertConfig
+from minibert.model import BertModel
+from minibert.trace import record
+
+torch.set_num_threads(1)
+model = BertModel(BertConfig()).eval()
+inputs = {"input_ids": torch.arange(512)[None]}
+with torch.no_grad():
+    model(**inputs)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    trace = record(model, keep="stats", **inputs)
+print(len(trace), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere ru_maxrss has another unit")
+def test_the_statistics_of_bert_base_and_512_tokens_fit_in_200_megabytes():
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    printed = subprocess.check_output([sys.executable, "-c", PEAKS], text=True, env=environment)
+    count, kilobytes = map(int, printed.split())
+    assert count == 202 and kilobytes * 1024 < 200e6
