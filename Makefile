@@ -21,12 +21,14 @@ override export TEXT := $(value TEXT)
 # What an active virtual environment, or a PYTHONPATH, would slip in stays out.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
-.PHONY: help demo test fuzz nbs docs site lab constraints clean
+.PHONY: help demo test fuzz versions bench nbs docs site lab constraints clean
 
 help:
 	@echo 'make demo TEXT="..."  walk a sentence through BERT, each tensor checked against the reference'
 	@echo 'make test             every test: pages, package, lint, types, documentation'
 	@echo 'make fuzz N=200000    compare N random models and calls with the reference; SEED=1 for others'
+	@echo 'make versions         compare with other versions of transformers; write their table in docs/versions.md'
+	@echo 'make bench            measure what recording costs, in time and in memory'
 	@echo 'make nbs              run and clean the notebooks in place; export the package and the README'
 	@echo 'make docs             build the documentation into docs/_build/html'
 	@echo 'make site             build it and serve it on http://localhost:8000'
@@ -42,6 +44,15 @@ test: $(STAMP)
 
 fuzz: $(STAMP)
 	@JAXTYPING_DISABLE=1 OMP_NUM_THREADS=1 FUZZ_EXAMPLES=$(N) FUZZ_SEED=$(SEED) $(BIN)/python -m pytest tests/test_fuzz.py
+
+versions: export TORCH := $(TORCH)
+versions: export PIP_FLAGS := $(PIP_FLAGS)
+versions: $(STAMP)
+	@$(BIN)/python -m nox --session versions
+	@$(BIN)/python tools/versions.py
+
+bench: $(STAMP)
+	@OMP_NUM_THREADS=1 $(BIN)/python benchmarks/trace_cost.py
 
 nbs: $(STAMP)
 	@$(BIN)/nbdev_export
