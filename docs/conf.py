@@ -41,7 +41,8 @@ maximum_signature_line_length = 80
 toc_object_entries = False
 python_use_unqualified_type_names = True
 # Not documented here, so there is nothing to link to.
-nitpick_ignore_regex = [("py:.*", r"(torch|jaxtyping|collections|typing|pathlib)\..*|Tensor|nn\..*")]
+ELSEWHERE = "argparse collections contextlib jaxtyping pathlib torch traceback types typing"
+nitpick_ignore_regex = [("py:.*", rf"({'|'.join(ELSEWHERE.split())})\..*|Tensor|nn\..*")]
 
 html_theme = "furo"
 pygments_dark_style = "github-dark"

@@ -86,6 +86,7 @@ def write_if_changed(path, content):
 
 def notebook_page(source, symbols):
     """The notebook at `source` as myst-nb should see it."""
+    folders = len(source.relative_to(ROOT / "nbs").parts) - 1
 
     def documentation(cell):
         """`show_doc(name)`, which nbdev adds after each exported definition, becomes autodoc's directive."""
@@ -97,7 +98,7 @@ def notebook_page(source, symbols):
 
     def links(cell):
         if cell.cell_type == "markdown" and "{eval-rst}" not in cell.source:
-            cell.source = link_markdown(cell.source, symbols)
+            cell.source = link_markdown(cell.source, symbols, folders)
 
     processors = [
         populate_language,
@@ -114,6 +115,7 @@ def notebook_page(source, symbols):
     ]
     nb = NBProcessor(source, procs=processors, process=True).nb
     nb.metadata.setdefault("language_info", {"name": "python"})
+    nb.metadata["source_map"] = list(range(len(nb.cells)))  # else myst-nb puts 10,000 empty lines before each cell
     return nb2str(nb)
 
 
@@ -141,15 +143,15 @@ def cell_tags(cell):
     }
 
 
-def link_markdown(markdown, symbols):
-    """Names in backticks link to their documentation, files outside nbs/ to the repository."""
+def link_markdown(markdown, symbols, folders):
+    """Names in backticks link to their documentation, files outside nbs/ (`folders` up) to the repository."""
     lines, in_fence = [], False
     for line in markdown.splitlines():
         if line.lstrip().startswith("```"):
             in_fence = not in_fence
         elif not in_fence and not line.startswith("#"):
             line = NAME.sub(lambda match: link_name(match, symbols), line)
-            line = LINK_OUT_OF_NBS.sub(link_to_repository, line)
+            line = LINK_OUT_OF_NBS.sub(lambda match: link_to_repository(match, folders), line)
         lines.append(line)
     return "\n".join(lines)
 
@@ -159,7 +161,9 @@ def link_name(match, symbols):
     return f"{{py:obj}}`{name} <{symbols.full_name[name]}>`" if name in symbols.full_name else match[0]
 
 
-def link_to_repository(match):
+def link_to_repository(match, folders):
+    if match[1].count("../") <= folders:
+        return match[0]
     cfg = get_config(path=ROOT)
     return f"]({cfg.git_url}/blob/{cfg.branch}/{match[2]}"
 
