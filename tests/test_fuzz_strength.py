@@ -177,7 +177,8 @@ def test_fault_is_found(module, fault, with_fault, record_property):
         tried += 1
         differential.compare(case)
 
-    with warnings.catch_warnings(), pytest.raises(AssertionError):
+    # Other numbers than the reference's, or minibert's own error where the reference has none.
+    with warnings.catch_warnings(), pytest.raises((AssertionError, ValueError)):
         warnings.simplefilter("ignore")
         compare()
     record_property("examples until found", tried)
