@@ -99,7 +99,6 @@ class Exercise:
     inputs: Callable[[], tuple[Any, ...]]
     traced_as: str = ""  # for a function: whose steps its steps are
     options: dict[str, Any] = field(default_factory=dict)  # what only the reference needs to be called with
-    settings: dict[str, Any] = field(default_factory=dict)  # of the config
 
     @property
     def is_function(self) -> bool:
@@ -110,7 +109,7 @@ class Exercise:
         "The component, built if it is a class, in a state to be recorded."
         if self.is_function:
             return Stage(self.name, Function(component, self.traced_as or self.name))
-        return Stage(self.name, component(BertConfig(**CONFIG | self.settings)).eval(), **options)
+        return Stage(self.name, component(BertConfig(**CONFIG)).eval(), **options)
 
 # %% ../nbs/25_grade.ipynb #grade-19
 def some_tokens() -> Tensor:

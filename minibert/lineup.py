@@ -29,7 +29,8 @@ def tolerance(
 # %% ../nbs/22_lineup.ipynb #lineup-16
 def scale_of(tensor: Tensor) -> Tensor:
     "The largest number in the tensor, masks left out."
-    return torch.where(tensor.abs() < HUGE, tensor, 0).abs().amax() if tensor.numel() else tensor.new_zeros(())
+    limit = min(HUGE, torch.finfo(tensor.dtype).max / 4)  # float16 ends at 65504, and so does its mask
+    return torch.where(tensor.abs() < limit, tensor, 0).abs().amax() if tensor.numel() else tensor.new_zeros(())
 
 # %% ../nbs/22_lineup.ipynb #lineup-18
 def is_close(
@@ -38,8 +39,8 @@ def is_close(
     allowed: float,  # relative to the largest number of `reference`, masks left out
 ) -> bool:
     "Whether two tensors of one shape differ by rounding alone: each number by at most `allowed` times their size."
-    mine, reference = mine.double(), reference.double()
-    limit = allowed * torch.maximum(reference.abs(), scale_of(reference))
+    scale, mine, reference = scale_of(reference).double(), mine.double(), reference.double()
+    limit = allowed * torch.maximum(reference.abs(), scale)
     same = (mine == reference) | (mine.isnan() & reference.isnan())
     return bool((same | ((mine - reference).abs() < limit)).all())
 
