@@ -81,7 +81,7 @@ def in_float64() -> Iterator[None]:
         torch.set_default_dtype(before)
 
 # %% ../nbs/25_grade.ipynb #grade-14
-CONFIG = SIZES | {"num_hidden_layers": 3, "layer_norm_eps": EPS}
+CONFIG: dict[str, Any] = SIZES | {"num_hidden_layers": 3, "layer_norm_eps": EPS}
 
 # %% ../nbs/25_grade.ipynb #grade-15
 def numbers(*shape: int, seed: int = 0) -> Tensor:
