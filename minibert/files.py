@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['OPEN_FLAGS', 'SIGNS', 'HUB_NAME', 'CheckpointError', 'is_plain', 'inside', 'open_inside', 'looks_like', 'one_of_each',
-           'parse_json', 'Folder', 'fetch', 'find_folder']
+           'parse_json', 'folder_number', 'Folder', 'fetch', 'find_folder']
 
 # %% ../nbs/28_files.ipynb #files-02
 import json
@@ -93,23 +93,32 @@ def parse_json(content: bytes, where: str | Path) -> dict[str, Any]:
     return values
 
 # %% ../nbs/28_files.ipynb #files-33
+def folder_number(path: str | Path) -> int:
+    "The number that the file system gives to a folder; an error if there is none."
+    if not Path(path).exists():
+        raise FileNotFoundError(f"{path} does not exist, expected a folder with a checkpoint")
+    if not Path(path).is_dir():
+        raise NotADirectoryError(f"{path} is a file, expected a folder with a checkpoint")
+    return os.stat(path).st_ino
+
+# %% ../nbs/28_files.ipynb #files-34
 class Folder:
     "A folder whose maker is unknown: what is read from it are plain files that lie in it, up to a size."
 
     def __init__(self, path: str | Path):
-        self.path = Path(path)
-        if not self.path.exists():
-            raise FileNotFoundError(f"{path} does not exist, expected a folder with a checkpoint")
-        if not self.path.is_dir():
-            raise NotADirectoryError(f"{path} is a file, expected a folder with a checkpoint")
+        self.path, self.number = Path(path), folder_number(path)
 
     def has(self, name: str) -> bool:
         "Whether there is something of this name."
         return os.path.lexists(self.path / name)
 
     def open(self, name: str) -> BinaryIO:
-        "The file of this name, to read bytes from; an error unless it is a plain file in the folder."
-        return open_inside(self.path, name)
+        "The file of this name, to read bytes from; an error unless it is a plain file in the same folder as before."
+        file = open_inside(self.path, name)
+        if os.stat(self.path).st_ino != self.number:
+            file.close()
+            raise CheckpointError(f"{self.path} was exchanged for another folder while it was read: read it again")
+        return file
 
     def read(self, name: str, limit: int) -> bytes:
         "The content of a file of at most `limit` bytes."
@@ -123,7 +132,7 @@ class Folder:
         "The object in a JSON file of at most `limit` bytes."
         return parse_json(self.read(name, limit), self.path / name)
 
-# %% ../nbs/28_files.ipynb #files-37
+# %% ../nbs/28_files.ipynb #files-39
 HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 

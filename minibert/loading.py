@@ -115,10 +115,9 @@ class LoadReport(Fates):
     @property
     def rows(self) -> list[tuple[str, int, list[str]]]:
         "For each fate, how many tensors met it, and a line for each group of them."
-        renamed = {old: f"is {new}" for old, new in self.renamed.items()}
         return [
             ("used", len(self.used), []),
-            ("renamed", len(renamed), samples(renamed)),
+            ("renamed", len(self.renamed), samples({old: f"is {new}" for old, new in self.renamed.items()})),
             ("ignored", len(self.ignored), grouped(self.ignored)),
             ("new", len(self.new), grouped(dict.fromkeys(self.new, "not in the file, so random"))),
             ("mismatched", len(self.mismatched), samples(self.mismatched)),

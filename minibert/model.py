@@ -20,12 +20,13 @@ from .loading import Loading
 from .masking import extended_attention_mask
 from .outputs import BaseModelOutputWithPastAndCrossAttentions, BaseModelOutputWithPoolingAndCrossAttentions
 from .pooler import BertPooler
+from .saving import Saving
 from .sdpa import fused_attention_mask
 from .surgery import Surgery, init_weights_, prune_
 
 # %% ../nbs/10_model.ipynb #model-12
-class BertPreTrainedModel(Surgery, Loading):
-    "What every BERT has: a config, a way of making new weights and a way of loading old ones."
+class BertPreTrainedModel(Surgery, Loading, Saving):
+    "What every BERT has: a config, a way of making new weights, of loading old ones, and of saving them."
 
     def __init__(self, config: BertConfig):
         super().__init__()
