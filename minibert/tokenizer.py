@@ -8,12 +8,12 @@ __all__ = ['VOCAB_LIMIT', 'JSON_LIMIT', 'SETTINGS_LIMIT', 'MOST_TOKENS', 'LONGES
            'PADDING_WORDS', 'TRUNCATION_WORDS', 'TENSOR_WORDS', 'Row', 'LONGEST_ROW', 'COLUMNS', 'CLEAN_UP',
            'kept_lengths', 'tokenizers_library', 'no_panic', 'check_tokens', 'read_vocab', 'expect', 'vocab_tokens',
            'read_token', 'Recipe', 'check_kinds', 'read_values', 'read_settings', 'read_added', 'read_tokenizer_json',
-           'Settings', 'is_switch', 'make_settings', 'special_tokens', 'read_config_files', 'more_added_tokens',
-           'frame', 'processor', 'build', 'add_tokens', 'check_added', 'add_all', 'check_size', 'CallOptions', 'whole',
-           'choice', 'check_switches', 'resolve', 'check_together', 'check_text', 'row_of', 'rows_of', 'cut',
-           'encode_rows', 'pad', 'EncodedRows', 'BatchEncoding', 'columns', 'as_tensors', 'SpecialTokens', 'Vocabulary',
-           'as_ids', 'Decoder', 'call_options', 'TextEncoder', 'TokenizerCall', 'write_whole', 'token_switches',
-           'SavedTokenizer', 'BertTokenizer']
+           'Settings', 'is_switch', 'make_settings', 'special_tokens', 'mark_special', 'read_config_files',
+           'more_added_tokens', 'frame', 'processor', 'build', 'add_tokens', 'check_added', 'add_all', 'check_size',
+           'CallOptions', 'whole', 'choice', 'check_switches', 'resolve', 'check_together', 'check_text', 'row_of',
+           'rows_of', 'cut', 'encode_rows', 'pad', 'EncodedRows', 'BatchEncoding', 'columns', 'as_tensors',
+           'SpecialTokens', 'Vocabulary', 'as_ids', 'Decoder', 'call_options', 'TextEncoder', 'TokenizerCall',
+           'write_whole', 'token_switches', 'SavedTokenizer', 'BertTokenizer']
 
 # %% ../nbs/29_tokenizer.ipynb #tokenizer-02
 import codecs
@@ -24,7 +24,7 @@ import re
 import reprlib
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -145,6 +145,8 @@ def read_token(value: Any, where: str) -> dict[str, Any]:
     expect(isinstance(token.get("content"), str), f"{where}: content", token.get("content"), "a string")
     check_tokens([token["content"]], f"{where}: content", 0)
     switches = {name: token[name] for name in TOKEN_SWITCHES if name in token}
+    if token is value:  # spelt out: what is left out is off, but for one switch
+        switches = {"normalized": not switches.get("special", False)} | switches
     for name, switch in switches.items():
         expect(isinstance(switch, bool), f"{where}: {name}", switch, "true or false")
     return {"content": token["content"], **switches}
@@ -323,6 +325,13 @@ def special_tokens(values: dict[str, Any], source: Source) -> tuple[Tokens, list
     return tokens, [read_token(value, f"{place}[{i}]") for i, value in enumerate(more)]
 
 # %% ../nbs/29_tokenizer.ipynb #tokenizer-82
+def mark_special(value: Any) -> Any:
+    "A token that is spelt out, or a list of tokens, with the switch `special` on."
+    if isinstance(value, list):
+        return [mark_special(token) for token in value]
+    return {**value, "special": True} if isinstance(value, dict) else value
+
+
 def read_config_files(folder: Folder) -> tuple[dict[str, Any], Source]:
     "What tokenizer_config.json says and, where it counts, special_tokens_map.json; and where each key is from."
     config = folder.json("tokenizer_config.json", SETTINGS_LIMIT) if folder.has("tokenizer_config.json") else {}
@@ -331,7 +340,7 @@ def read_config_files(folder: Folder) -> tuple[dict[str, Any], Source]:
         return config, source
     names, key = (*SPECIAL, *EXTRA, "additional_special_tokens"), "additional_special_tokens"
     stored = folder.json("special_tokens_map.json", SETTINGS_LIMIT)
-    stored = {name: value for name, value in stored.items() if name in names}
+    stored = {name: mark_special(value) for name, value in stored.items() if name in names}
     if isinstance(config.get(key), list) and isinstance(stored.get(key), list):
         stored[key] = config[key] + [token for token in stored[key] if token not in config[key]]
     return config | stored, source | {name: f"{folder.path / 'special_tokens_map.json'}: {name}" for name in stored}
@@ -650,7 +659,9 @@ class EncodedRows(dict):
 
     def sequence_ids(self, row: int = 0) -> list[int | None]:
         "For each token of a row 0 or 1, the text that it is from; None for special tokens."
-        return self.encodings[row].sequence_ids
+        encoding = self.encodings[row]  # a text's segment is its number; the library's own list knows nothing of the cut
+        places = zip(encoding.special_tokens_mask, encoding.type_ids, strict=True)
+        return [None if special else segment for special, segment in places]
 
 
 class BatchEncoding(EncodedRows):
@@ -764,12 +775,12 @@ class Vocabulary(SpecialTokens):
 
 # %% ../nbs/29_tokenizer.ipynb #tokenizer-118
 def as_ids(
-    ids: Any,  # a whole number, or a list, a tensor or an array of them
+    ids: Any,  # a whole number, or several: a list, a tensor, an array
     size: int,  # of the vocabulary
 ) -> list[int]:
     "The ids in a list; a `TypeError` or a `ValueError` unless each is the id of a token."
     ids = ids.tolist() if hasattr(ids, "tolist") else ids
-    ids = list(ids) if isinstance(ids, (list, tuple)) else [ids]
+    ids = list(ids) if isinstance(ids, Iterable) else [ids]
     for i, number in enumerate(ids):
         ids[i] = whole(f"ids[{i}]", number, 0)
         if ids[i] >= size:
