@@ -932,6 +932,7 @@ class BertTokenizer(SavedTokenizer):
         where = str(files.path / name)
         recipe = read_tokenizer_json(files) if name == "tokenizer.json" else Recipe(read_vocab(files))
         config, source = read_config_files(files)
+        source = {key: f"{where}: {key}" for key in recipe.settings} | source
         settings = make_settings(recipe.settings | config, source)
         named, additional = special_tokens(config, source)
         special = {name: token["content"] for name, token in named.items()}

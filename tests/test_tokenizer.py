@@ -329,3 +329,343 @@ def test_deviations(both, tmp_path):
     (tmp_path / "tokenizer_config.json").unlink()
     assert transformers.BertTokenizerFast.from_pretrained(tmp_path).tokenize("The É") == ["the", "e"]  # lowers nevertheless
     assert BertTokenizer.from_pretrained(tmp_path).tokenize("The É") == cased.tokenize("The É") == ["The", "É"]
+
+
+GOOD = {"tokenizer_config": {"model_max_length": 20}, "config": {"vocab_size": len(VOCAB)}}
+LINES = [*SPECIAL, "cat", "dog"]
+STORED: dict = {}
+
+
+def tokenizer_json(**changes):
+    """The JSON of a good tokenizer.json, with changes: dotted names to values, ... to leave something out."""
+    if not STORED:
+        options = {name: False for name in ("single_word", "lstrip", "rstrip", "normalized")}
+        STORED.update({
+            "version": "1.0", "truncation": None, "padding": None,
+            "added_tokens": [{"id": i, "content": token, "special": True, **options} for i, token in enumerate(SPECIAL)],
+            "normalizer": {"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True, "strip_accents": None,
+                           "lowercase": True},
+            "pre_tokenizer": {"type": "BertPreTokenizer"},
+            "post_processor": {"type": "BertProcessing", "sep": ["[SEP]", 3], "cls": ["[CLS]", 2]},
+            "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": True},
+            "model": {"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##",
+                      "max_input_chars_per_word": 100, "vocab": {token: i for i, token in enumerate(LINES)}},
+        })
+    parts = json.loads(json.dumps(STORED))
+    for path, value in changes.items():
+        *way, last = path.split("__")
+        place = parts
+        for name in way:
+            place = place[int(name) if isinstance(place, list) else name]
+        if value is ...:
+            del place[last]
+        else:
+            place[int(last) if isinstance(place, list) else last] = value
+    return json.dumps(parts).encode()
+
+
+def vocab_txt(*lines):
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
+def also(name, value):
+    """A good vocab.txt, and another file."""
+    return {"vocab.txt": vocab_txt(*LINES), name: value if isinstance(value, bytes) else json.dumps(value).encode()}
+
+
+HOLE = {token: i + (i > 5) for i, token in enumerate(LINES)}
+TWICE = {**{token: i for i, token in enumerate(LINES)}, "dog": 5}
+BAD_FILES = [  # name of the case, files, what the error says
+    ("no files", {}, FileNotFoundError, "holds neither tokenizer.json nor vocab.txt, expected one of them"),
+    ("repeated line", {"vocab.txt": vocab_txt(*LINES, "cat", "cow")}, CheckpointError, "vocab.txt, line 8 repeats 'cat' from 6"),
+    ("empty line", {"vocab.txt": vocab_txt(*SPECIAL, "", "cat")}, CheckpointError, "vocab.txt, line 6 holds '', expected a token"),
+    ("byte order mark", {"vocab.txt": b"\xef\xbb\xbf" + vocab_txt(*LINES)}, CheckpointError, "vocab.txt begins with a byte order mark"),
+    ("UTF-16", {"vocab.txt": vocab_txt(*LINES).decode().encode("utf-16")}, CheckpointError, "vocab.txt is not UTF-8: .* byte 0xff"),
+    ("Latin-1", {"vocab.txt": vocab_txt(*LINES) + "é".encode("latin-1")}, CheckpointError, "vocab.txt is not UTF-8: .* byte 0xe9"),
+    ("empty vocab.txt", {"vocab.txt": b""}, CheckpointError, "vocab.txt, line 1 holds '', expected a token"),
+    ("long line", {"vocab.txt": vocab_txt(*LINES, "x" * 1001)}, CheckpointError, "vocab.txt, line 8 holds 'xxx.*', expected a token: a line of 1 to 1,000"),
+    ("many lines", {"vocab.txt": b"\n" * 650_001}, CheckpointError, "vocab.txt has more than 650,000 lines"),
+    ("large vocab.txt", {"vocab.txt": b"x" * ((16 << 20) + 1)}, CheckpointError, "vocab.txt has more than 16,777,216 bytes"),
+    *((f"no {token}", {"vocab.txt": vocab_txt(*(line for line in LINES if line != token))}, CheckpointError,
+       rf"vocab.txt lacks '\[{token[1:-1]}\]', expected the {token[1:-1].lower()}_token among its 6 tokens") for token in SPECIAL),
+    ("weights as vocab.txt", {"vocab.txt": bytes(range(256))}, CheckpointError, "vocab.txt is not UTF-8"),
+    ("LFS pointer", {"vocab.txt": vocab_txt("version https://git-lfs.github.com/spec/v1", "size 7")}, CheckpointError, "vocab.txt lacks"),
+    ("too large for the model", also("config.json", {"vocab_size": 6}), CheckpointError, "vocab.txt has 7 tokens, expected at most 6, the vocab_size of config.json"),
+    ("vocab_size no number", also("config.json", {"vocab_size": "7"}), CheckpointError, "config.json: vocab_size is '7', expected a whole number"),
+    ("config.json no JSON", also("config.json", b"{"), CheckpointError, "config.json is not JSON"),
+    ("config no JSON", also("tokenizer_config.json", b"{'a': 1}"), CheckpointError, "tokenizer_config.json is not JSON"),
+    ("config a list", also("tokenizer_config.json", []), CheckpointError, "tokenizer_config.json holds a list, expected an object"),
+    ("config too deep", also("tokenizer_config.json", b'{"a":' * 9**5), CheckpointError, "tokenizer_config.json is nested too deeply"),
+    ("lower case a word", also("tokenizer_config.json", {"do_lower_case": "False"}), CheckpointError, "tokenizer_config.json: do_lower_case is 'False', expected true or false"),
+    ("accents a number", also("tokenizer_config.json", {"strip_accents": 0}), CheckpointError, "strip_accents is 0, expected true, false or null"),
+    ("Chinese null", also("tokenizer_config.json", {"tokenize_chinese_chars": None}), CheckpointError, "tokenize_chinese_chars is None, expected true or false"),
+    ("length negative", also("tokenizer_config.json", {"model_max_length": -1}), CheckpointError, "model_max_length is -1, expected a whole number from 1 up"),
+    ("length infinite", also("tokenizer_config.json", b'{"model_max_length": Infinity}'), CheckpointError, "model_max_length is inf, expected a whole number"),
+    ("side", also("tokenizer_config.json", {"padding_side": "top"}), CheckpointError, "padding_side is 'top', expected 'right' or 'left'"),
+    ("input names", also("tokenizer_config.json", {"model_input_names": ["pixels"]}), CheckpointError, "model_input_names is .* expected a list of some of"),
+    ("pad null", also("tokenizer_config.json", {"pad_token": None}), CheckpointError, "tokenizer_config.json: pad_token is None, expected a string, or a dict"),
+    ("mask elsewhere", also("tokenizer_config.json", {"mask_token": "<mask>"}), CheckpointError, "vocab.txt lacks '<mask>', expected the mask_token"),
+    ("cls is sep", also("tokenizer_config.json", {"cls_token": "[SEP]"}), CheckpointError, r"cls_token is '\[SEP\]', expected a token of its own"),
+    ("token without content", also("special_tokens_map.json", {"sep_token": {}}), CheckpointError, "special_tokens_map.json: sep_token: content is None, expected a string"),
+    ("switch a number", also("special_tokens_map.json", {"sep_token": {"content": "[SEP]", "lstrip": 1}}), CheckpointError, "sep_token: lstrip is 1, expected true or false"),
+    ("additional a word", also("special_tokens_map.json", {"additional_special_tokens": "[A]"}), CheckpointError, r"additional_special_tokens is '\[A\]', expected a list"),
+    ("additional too many", also("tokenizer_config.json", {"additional_special_tokens": ["[A]"]}) | {"config.json": b'{"vocab_size": 7}'}, CheckpointError, "has 8 tokens, expected at most 7"),
+    ("added beyond a hole", also("added_tokens.json", {"new": 9}), CheckpointError, "the id of an added token is 9, expected 7, the id of 'new'"),
+    ("added at a taken id", also("added_tokens.json", {"new": 3}), CheckpointError, "the id of an added token is 3, expected 7, the id of 'new'"),
+    ("added with one id", also("added_tokens.json", {"new": 7, "newer": 7}), CheckpointError, "added_tokens.json is .* expected another id for each"),
+    ("added with a word for an id", also("added_tokens.json", {"new": "7"}), CheckpointError, "added_tokens.json: new is '7', expected an id"),
+    ("decoder a list", also("tokenizer_config.json", {"added_tokens_decoder": []}), CheckpointError, "added_tokens_decoder is .* expected a dictionary from id to token"),
+    ("decoder without ids", also("tokenizer_config.json", {"added_tokens_decoder": {"x": "y"}}), CheckpointError, "added_tokens_decoder is 'x', expected ids for keys"),
+    ("half a character", also("tokenizer_config.json", b'{"mask_token": "\\ud800"}'), CheckpointError, "mask_token: content .*holds .* expected a token"),
+    ("tokenizer.json no JSON", {"tokenizer.json": b"nonsense"}, CheckpointError, "tokenizer.json is not JSON"),
+    ("tokenizer.json a page", {"tokenizer.json": b"<!doctype html>"}, CheckpointError, "tokenizer.json holds HTML or XML"),
+    ("tokenizer.json empty", {"tokenizer.json": b""}, CheckpointError, "tokenizer.json is empty"),
+    ("tokenizer.json a list", {"tokenizer.json": b"[]"}, CheckpointError, "tokenizer.json holds a list, expected an object"),
+    ("tokenizer.json deep", {"tokenizer.json": b'{"a":' * 10**5}, CheckpointError, "tokenizer.json is nested too deeply"),
+    ("tokenizer.json of many parts", {"tokenizer.json": b"[" + b"[]," * 10**6}, CheckpointError, "tokenizer.json has too many parts"),
+    ("tokenizer.json large", {"tokenizer.json": b" " * ((24 << 20) + 1)}, CheckpointError, "tokenizer.json has more than 25,165,824 bytes"),
+    ("tokenizer.json UTF-16", {"tokenizer.json": tokenizer_json().decode().encode("utf-16")}, CheckpointError, "tokenizer.json is not JSON"),
+    ("no model", {"tokenizer.json": tokenizer_json(model=...)}, CheckpointError, "tokenizer.json: model is 'missing', expected a dictionary with the type WordPiece"),
+    ("BPE", {"tokenizer.json": tokenizer_json(model__type="BPE")}, CheckpointError, "tokenizer.json: model.type is 'BPE', expected WordPiece, as a BERT has"),
+    ("Unigram", {"tokenizer.json": tokenizer_json(model={"type": "Unigram", "vocab": [["a", 0.0]]})}, CheckpointError, "model.type is 'Unigram', expected WordPiece"),
+    ("a stranger's regex", {"tokenizer.json": tokenizer_json(normalizer={"type": "Replace", "pattern": {"Regex": "(a*)*b"}, "content": ""})}, CheckpointError, "normalizer.type is 'Replace', expected BertNormalizer"),
+    ("a stranger's map", {"tokenizer.json": tokenizer_json(normalizer={"type": "Precompiled", "precompiled_charsmap": "AAAA"})}, CheckpointError, "normalizer.type is 'Precompiled', expected BertNormalizer"),
+    ("a sequence", {"tokenizer.json": tokenizer_json(pre_tokenizer={"type": "Sequence", "pretokenizers": []})}, CheckpointError, "pre_tokenizer.type is 'Sequence', expected BertPreTokenizer"),
+    ("no frame", {"tokenizer.json": tokenizer_json(post_processor=None)}, CheckpointError, "post_processor is None, expected a dictionary with the type TemplateProcessing or BertProcessing"),
+    ("another frame", {"tokenizer.json": tokenizer_json(post_processor__cls=["[SEP]", 3])}, CheckpointError, r"post_processor is .*, expected \[CLS\] A \[SEP\] of segment 0"),
+    ("wrong ids in the frame", {"tokenizer.json": tokenizer_json(post_processor__sep=["[SEP]", 4])}, CheckpointError, "post_processor is .* with ids 2 and 3"),
+    ("a type that is none", {"tokenizer.json": tokenizer_json(decoder__type=["WordPiece"])}, CheckpointError, "decoder.type is .* expected WordPiece"),
+    ("prefix", {"tokenizer.json": tokenizer_json(model__continuing_subword_prefix="@@")}, CheckpointError, "model.continuing_subword_prefix is '@@', expected '##'"),
+    ("longest word", {"tokenizer.json": tokenizer_json(model__max_input_chars_per_word=10**9)}, CheckpointError, "model.max_input_chars_per_word is 1000000000, expected a whole number from 1 to 1,000"),
+    ("unknown token differs", {"tokenizer.json": tokenizer_json(model__unk_token="[PAD]")}, CheckpointError, r"model.unk_token is '\[PAD\]', expected '\[UNK\]'"),
+    ("lower case null", {"tokenizer.json": tokenizer_json(normalizer__lowercase=None)}, CheckpointError, "normalizer.lowercase is None, expected true or false"),
+    ("accents a word", {"tokenizer.json": tokenizer_json(normalizer__strip_accents="no")}, CheckpointError, "strip_accents is 'no', expected true, false or null"),
+    ("a hole in the ids", {"tokenizer.json": tokenizer_json(model__vocab=HOLE)}, CheckpointError, r"model.vocab\['dog'\] is 7, expected 6: ids go from 0 to 6"),
+    ("an id twice", {"tokenizer.json": tokenizer_json(model__vocab=TWICE)}, CheckpointError, r"model.vocab\['dog'\] is 5, expected 6"),
+    ("an id too few", {"tokenizer.json": tokenizer_json(model__vocab={"a": -1})}, CheckpointError, r"model.vocab\['a'\] is -1, expected an id"),
+    ("an id that is none", {"tokenizer.json": tokenizer_json(model__vocab={"a": 0.0})}, CheckpointError, r"model.vocab\['a'\] is 0.0, expected an id"),
+    ("vocab a list", {"tokenizer.json": tokenizer_json(model__vocab=LINES)}, CheckpointError, "model.vocab is .* expected a dictionary from token to id"),
+    ("a token twice", {"tokenizer.json": tokenizer_json().replace(b'"dog": 6', b'"dog": 6, "cat": 7')}, CheckpointError, "the key 'cat' stands twice"),
+    ("a token with a line break", {"tokenizer.json": tokenizer_json().replace(b'"dog"', b'"d\\ng"')}, CheckpointError, r"model.vocab, id 6 holds 'd\\ng', expected a token"),
+    ("half a token", {"tokenizer.json": tokenizer_json().replace(b'"dog"', b'"\\ud800"')}, CheckpointError, "model.vocab, id 6 holds .* expected a token"),
+    ("added elsewhere", {"tokenizer.json": tokenizer_json(added_tokens__0__id=5)}, CheckpointError, r"tokenizer.json: added_tokens: the id of an added token is 5, expected 0, the id of '\[PAD\]'"),
+    ("added without an id", {"tokenizer.json": tokenizer_json(added_tokens__0__id=...)}, CheckpointError, r"added_tokens\[0\].id is -1, expected an id"),
+    ("added with one id in tokenizer.json", {"tokenizer.json": tokenizer_json(added_tokens__0__id=1)}, CheckpointError, r"added_tokens\[1\].id is 1, expected an id that no other has"),
+    ("added a word", {"tokenizer.json": tokenizer_json(added_tokens="x")}, CheckpointError, "added_tokens is 'x', expected a list"),
+    ("added empty", {"tokenizer.json": tokenizer_json(added_tokens__0__content="")}, CheckpointError, r"added_tokens\[0\]: content 0 holds '', expected a token"),
+    ("padding a word", {"tokenizer.json": tokenizer_json(padding="max")}, CheckpointError, "padding is 'max', expected a dictionary or null"),
+    ("direction", {"tokenizer.json": tokenizer_json(truncation={"direction": "Up"})}, CheckpointError, "truncation.direction is 'Up', expected 'Left' or 'Right'"),
+    ("another version", {"tokenizer.json": tokenizer_json(version="2.0")}, CheckpointError, "version is '2.0', expected '1.0'"),
+]
+
+
+@pytest.mark.parametrize(("files", "error", "says"), [case[1:] for case in BAD_FILES], ids=[case[0] for case in BAD_FILES])
+def test_bad_files(files, error, says, tmp_path, as_a_user):
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(error, match=says) as raised:
+        BertTokenizer.from_pretrained(tmp_path)
+    assert type(raised.value) is error and str(tmp_path) in str(raised.value)
+
+
+def test_good_files_load(tmp_path):
+    (tmp_path / "tokenizer.json").write_bytes(tokenizer_json())
+    (tmp_path / "vocab.txt").write_bytes(vocab_txt(*LINES))
+    from_json = BertTokenizer.from_pretrained(tmp_path)
+    (tmp_path / "tokenizer.json").unlink()
+    assert from_json("the cat") == BertTokenizer.from_pretrained(tmp_path)("the cat") == {
+        "input_ids": [2, 1, 5, 3], "token_type_ids": [0] * 4, "attention_mask": [1] * 4}
+
+
+def test_a_folder_that_is_none(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no-such-folder does not exist"):
+        BertTokenizer.from_pretrained(tmp_path / "no-such-folder")
+    (tmp_path / "vocab.txt").symlink_to(minilm_folder() / "vocab.txt")
+    with pytest.raises(CheckpointError, match="vocab.txt is a link to .* expected a file inside the folder"):
+        BertTokenizer.from_pretrained(tmp_path)
+
+
+TEXT = "the cat sat on the mat"
+BAD_CALLS = [  # arguments, what the error says
+    (([],), {}, ValueError, "text is an empty list, expected at least one text"),
+    ((None,), {}, TypeError, "text is a NoneType, expected a string"),
+    ((7,), {}, TypeError, "text is a int, expected a string"),
+    ((b"bytes",), {}, TypeError, "text is a bytes, expected a string"),
+    ((["a", "b", None],), {}, TypeError, r"text\[2\] is a NoneType, expected a string"),
+    ((["a", 7],), {}, TypeError, r"text\[1\] is a int, expected a string"),
+    ((["a", ["b", "c", "d"]],), {}, ValueError, r"text\[1\] is a list of 3, expected a string or a pair of strings; for words, is_split_into_words=True"),
+    (([("a", 7)],), {}, TypeError, r"text\[0\]\[1\] is a int, expected a string"),
+    (("half \ud83d",), {}, ValueError, r"text holds '\\ud83d' at 5, half a character"),
+    ((["a", "b\udc00"],), {}, ValueError, r"text\[1\] holds '\\udc00' at 1, half a character"),
+    (("a", "b\udc00"), {}, ValueError, r"text_pair holds '\\udc00' at 1"),
+    ((["a"], "b"), {}, TypeError, "text_pair is a str, expected a list of 1, as text is"),
+    ((["a", "b"], ["c"]), {}, ValueError, "text_pair has 1 texts, expected 2, as text has"),
+    (("a", ["b"]), {}, TypeError, "text_pair is a list, expected a string"),
+    ((["a"], [7]), {}, TypeError, r"text_pair\[0\] is a int, expected a string"),
+    (("a",), {"is_split_into_words": True}, TypeError, "text is a str, expected a list of words"),
+    ((["a", 7],), {"is_split_into_words": True}, TypeError, r"text\[1\] is a int, expected a string"),
+    ((["a"],), {"is_split_into_words": "yes"}, TypeError, "is_split_into_words is 'yes', expected True or False"),
+    ((TEXT,), {"padding": "longer"}, ValueError, "padding is 'longer', expected one of False, True, 'do_not_pad', 'longest', 'max_length'"),
+    ((TEXT,), {"padding": 1}, ValueError, "padding is 1, expected one of False, True"),
+    ((TEXT,), {"truncation": "first"}, ValueError, "truncation is 'first', expected one of None, False, True, 'do_not_truncate', 'longest_first', 'only_first', 'only_second'"),
+    ((TEXT,), {"truncation": ["only_first"]}, ValueError, r"truncation is \['only_first'\], expected one of"),
+    ((TEXT,), {"return_tensors": "tf"}, ValueError, "return_tensors is 'tf', expected 'pt', 'np' or None"),
+    ((TEXT,), {"return_tensors": True}, ValueError, "return_tensors is True, expected 'pt', 'np' or None"),
+    ((TEXT,), {"max_length": 8.0}, TypeError, "max_length is 8.0, expected a whole number"),
+    ((TEXT,), {"max_length": True}, TypeError, "max_length is True, expected a whole number"),
+    ((TEXT,), {"max_length": "8"}, TypeError, "max_length is '8', expected a whole number"),
+    ((TEXT,), {"max_length": 0}, ValueError, "max_length is 0, expected a whole number from 1 up"),
+    ((TEXT,), {"max_length": -3}, ValueError, "max_length is -3, expected a whole number from 1 up"),
+    ((TEXT,), {"max_length": 1}, ValueError, "max_length is 1, expected at least 2: row 0 has so many special tokens"),
+    ((TEXT, TEXT), {"max_length": 2, "truncation": True}, ValueError, "max_length is 2, expected at least 3: row 0"),
+    ((TEXT,), {"stride": 1.5}, TypeError, "stride is 1.5, expected a whole number"),
+    ((TEXT,), {"stride": -1}, ValueError, "stride is -1, expected a whole number from 0 up"),
+    ((TEXT,), {"max_length": 6, "stride": 4}, ValueError, "stride is 4 and max_length 6, expected a stride below 4"),
+    ((TEXT, TEXT), {"max_length": 9, "stride": 3}, ValueError, "stride is 3, and row 0 has pieces of 3 tokens, expected a smaller stride"),
+    ((TEXT,), {"pad_to_multiple_of": 0}, ValueError, "pad_to_multiple_of is 0, expected a whole number from 1 up"),
+    ((TEXT,), {"pad_to_multiple_of": "8"}, TypeError, "pad_to_multiple_of is '8', expected a whole number"),
+    ((TEXT,), {"pad_to_multiple_of": 8, "padding": True, "truncation": True, "max_length": 9}, ValueError, r"max_length is 9, expected a multiple of pad_to_multiple_of \(8\)"),
+    ((TEXT,), {"padding": "max_length", "max_length": 10**12}, ValueError, "rows would be padded to 1000000000000 tokens, expected at most"),
+    ((TEXT,), {"truncation": "only_second", "max_length": 5}, ValueError, "row 0: truncation is 'only_second' for texts of 6 and 0 tokens, and room for 3"),
+    ((["a", "b"], [TEXT, TEXT]), {"truncation": "only_first", "max_length": 6}, ValueError, "row 0: truncation is 'only_first' for texts of 1 and 6 tokens"),
+    ((["a", TEXT],), {"return_tensors": "pt"}, ValueError, "return_tensors is 'pt', and rows have 3 to 8 tokens, expected one length: pass padding=True"),
+    ((["a", TEXT],), {"return_tensors": "np"}, ValueError, "return_tensors is 'np', and rows have 3 to 8 tokens"),
+    ((TEXT,), {"return_length": 1}, TypeError, "return_length is 1, expected True or False"),
+    ((TEXT,), {"return_attention_mask": "no"}, TypeError, "return_attention_mask is 'no', expected True or False or None"),
+    ((TEXT,), {"add_special_tokens": None}, TypeError, "add_special_tokens is None, expected True or False"),
+    ((TEXT,), {"max_len": 8}, TypeError, "max_len is no argument of a tokenizer's call, expected some of add_special_tokens"),
+]
+
+
+@pytest.mark.parametrize(("texts", "options", "error", "says"), BAD_CALLS)
+def test_bad_calls(both, texts, options, error, says, as_a_user):
+    with pytest.raises(error, match=says) as raised:
+        both["MiniLM"][0](*texts, **options)
+    assert type(raised.value) is error
+
+
+@pytest.mark.parametrize(("ids", "error", "says"), [
+    ([5, 30522], ValueError, r"ids\[1\] is 30522, expected less than 30522, the number of tokens"),
+    (-1, ValueError, r"ids\[0\] is -1, expected a whole number from 0 up"),
+    ([5.0], TypeError, r"ids\[0\] is 5.0, expected a whole number"),
+    ([True], TypeError, r"ids\[0\] is True, expected a whole number"),
+    ("12", TypeError, r"ids\[0\] is '1', expected a whole number"),
+    (None, TypeError, r"ids\[0\] is None, expected a whole number"),
+    ([[1, 2]], TypeError, r"ids\[0\] is \[1, 2\], expected a whole number"),
+    (torch.tensor([0.5]), TypeError, r"ids\[0\] is 0.5, expected a whole number"),
+])
+def test_bad_ids(both, ids, error, says, as_a_user):
+    mine = both["MiniLM"][0]
+    for method in (mine.decode, mine.convert_ids_to_tokens):
+        with pytest.raises(error, match=says):
+            method(ids)
+    with pytest.raises(error, match=says):
+        mine.batch_decode([[1], ids])
+    with pytest.raises(TypeError, match="tokens is a int, expected a string"):
+        mine.convert_tokens_to_ids([7])
+
+
+def test_a_panic_never_escapes(both):
+    encoding = both["MiniLM"][0].backend.encode("the cat sat")
+    with pytest.raises(ValueError, match="cutting: the library tokenizers gives up: .stride. must be strictly less"):
+        with no_panic("cutting"):
+            encoding.truncate(2, stride=2)
+    with pytest.raises(KeyboardInterrupt), no_panic("cutting"):
+        raise KeyboardInterrupt
+    assert TextEncoder.encode_rows.__doc__
+
+
+def test_without_the_library(tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "tokenizers", None)
+    with pytest.raises(ModuleNotFoundError, match="pip install tokenizers"):
+        BertTokenizer.from_pretrained(write(tmp_path))
+
+
+def places(value, way=()):
+    """The ways to all values in a JSON value."""
+    yield way
+    for key in value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ():
+        yield from places(value[key], (*way, key))
+
+
+STRANGE = [None, True, False, 0, 1, -1, 2**31, 2**70, 1.5, float("nan"), float("inf"), "", "x", "##x", "\ud800", "\n", "Left", "WordPiece",
+           [], {}, [None], [[]], {"a": 1}, "x" * 1200, ["[CLS]", 2], {"type": "BPE"}, {"content": "[UNK]"}, "[SEP]", 5, 7]
+
+
+def mutate_json(rng, content):
+    """The bytes of a JSON file with one to three values swapped for others, moved, or left out."""
+    value = json.loads(content)
+    for _ in range(rng.randrange(1, 4)):
+        ways = [way for way in places(value) if way]
+        if not ways:
+            break
+        *way, last = rng.choice(ways)
+        place = value
+        for key in way:
+            place = place[key]
+        kind = rng.randrange(5)
+        if kind == 0:
+            del place[last]
+        elif kind == 1 and isinstance(place, dict):
+            place[rng.choice(["x", "[CLS]", "type", "vocab", "99", ""])] = place.pop(last)
+        else:
+            place[last] = json.loads(json.dumps(rng.choice(STRANGE)))
+    return json.dumps(value).encode()
+
+
+def mutate_bytes(rng, content):
+    """The bytes of a file with some of them changed, put in or taken out, or with its end cut off."""
+    content = bytearray(content)
+    for _ in range(rng.choice([1, 1, 2, 5])):
+        at, kind = rng.randrange(len(content) + 1), rng.randrange(5)
+        if kind == 0:
+            del content[at:]
+        elif kind == 1:
+            content[at : at + 1] = bytes([rng.randrange(256)])
+        elif kind == 2:
+            content[at:at] = rng.choice([b"\n", b"\r", b"\xef\xbb\xbf", b'"', b"{", b"]", b",", b"\0", b"\\ud800", bytes([rng.randrange(256)])])
+        elif kind == 3:
+            del content[at : at + rng.randrange(1, 9)]
+        else:
+            content[at:at] = content[at : at + rng.randrange(1, 40)]
+    return bytes(content)
+
+
+@pytest.mark.parametrize("chunk", range(-(-EXAMPLES // CHUNK)))
+def test_mutated_files(chunk, tmp_path):
+    """However a file is changed, the folder loads and the tokenizer works, or an error names it; nothing else."""
+    whole = {
+        "vocab.txt": vocab_txt(*LINES, "new", "Ä"),
+        "tokenizer.json": tokenizer_json(padding={"direction": "Right"}, normalizer__strip_accents=True),
+        "tokenizer_config.json": json.dumps({**CONFIGS["left"], "do_lower_case": True, "mask_token": ADDED | {"content": "[MASK]"},
+                                             "additional_special_tokens": ["cat"]}).encode(),
+        "special_tokens_map.json": json.dumps({"sep_token": "[SEP]", "additional_special_tokens": [{"content": "dog"}]}).encode(),
+        "added_tokens.json": json.dumps({"Ö b": 7}).encode(),
+        "config.json": json.dumps({"vocab_size": 12}).encode(),
+    }
+    decoder = json.dumps({"added_tokens_decoder": {"7": ADDED}}).encode()
+    rng, loaded = random.Random(SEED * 10_000 + chunk), 0
+    for _ in range(min(CHUNK, EXAMPLES - chunk * CHUNK)):
+        name = rng.choice(list(whole))
+        files = {**whole}
+        if name == "vocab.txt" or rng.random() < 0.3:
+            del files["tokenizer.json"]
+            files["added_tokens.json"] = b"{}"
+        if name != "tokenizer_config.json" or rng.random() < 0.7:
+            name = name if name in files else "vocab.txt"
+        elif rng.random() < 0.5:
+            files["tokenizer_config.json"] = decoder
+        change = mutate_bytes if name == "vocab.txt" or rng.random() < 0.5 else mutate_json
+        files[name] = change(rng, files[name])
+        for file in tmp_path.iterdir():
+            file.unlink()
+        for file, content in files.items():
+            (tmp_path / file).write_bytes(content)
+        try:
+            mine = BertTokenizer.from_pretrained(tmp_path)
+        except (ValueError, TypeError, FileNotFoundError) as error:
+            assert any(str(tmp_path / file) in str(error) for file in [*files, ""]) and ("." in str(error)), (files[name], error)
+        else:
+            loaded += 1
+            assert mine.decode(mine("The cat [SEP] ö b", "dog", padding=True).input_ids) is not None
+    assert 0 < loaded < CHUNK
