@@ -5,15 +5,15 @@
 # %% auto #0
 __all__ = ['VOCAB_LIMIT', 'JSON_LIMIT', 'SETTINGS_LIMIT', 'MOST_TOKENS', 'LONGEST_TOKEN', 'SURROGATE', 'TOKEN_SWITCHES', 'KINDS',
            'SPECIAL', 'EXTRA', 'INPUT_NAMES', 'NO_LIMIT', 'ENDLESS', 'SWITCH', 'SIDE', 'SETTINGS', 'Source', 'Tokens',
-           'PADDING_WORDS', 'TRUNCATION_WORDS', 'TENSOR_WORDS', 'Row', 'LONGEST_ROW', 'COLUMNS', 'CLEAN_UP',
-           'kept_lengths', 'tokenizers_library', 'no_panic', 'check_tokens', 'read_vocab', 'expect', 'vocab_tokens',
-           'read_token', 'Recipe', 'check_kinds', 'read_values', 'read_settings', 'read_added', 'read_tokenizer_json',
-           'Settings', 'is_switch', 'make_settings', 'special_tokens', 'mark_special', 'read_config_files',
-           'more_added_tokens', 'frame', 'processor', 'build', 'add_tokens', 'check_added', 'add_all', 'check_size',
+           'PADDING_WORDS', 'TRUNCATION_WORDS', 'Row', 'LONGEST_ROW', 'COLUMNS', 'CLEAN_UP', 'kept_lengths',
+           'tokenizers_library', 'no_panic', 'check_tokens', 'read_vocab', 'expect', 'vocab_tokens', 'read_token',
+           'Recipe', 'check_kinds', 'read_values', 'read_settings', 'read_added', 'read_tokenizer_json', 'Settings',
+           'is_switch', 'make_settings', 'special_tokens', 'mark_special', 'read_config_files', 'decoder_tokens',
+           'legacy_tokens', 'frame', 'processor', 'build', 'add_tokens', 'check_added', 'add_all', 'check_size',
            'CallOptions', 'whole', 'choice', 'check_switches', 'resolve', 'check_together', 'check_text', 'row_of',
            'rows_of', 'cut', 'encode_rows', 'pad', 'EncodedRows', 'BatchEncoding', 'columns', 'as_tensors',
-           'SpecialTokens', 'Vocabulary', 'as_ids', 'Decoder', 'call_options', 'TextEncoder', 'TokenizerCall',
-           'write_whole', 'token_switches', 'SavedTokenizer', 'BertTokenizer']
+           'NamedTokens', 'SpecialTokens', 'Vocabulary', 'as_ids', 'TokenConverter', 'Decoder', 'call_options',
+           'TextEncoder', 'TokenizerCall', 'write_whole', 'token_switches', 'SavedTokenizer', 'BertTokenizer']
 
 # %% ../nbs/29_tokenizer.ipynb #tokenizer-02
 import codecs
@@ -184,7 +184,8 @@ def check_kinds(parts: dict[str, Any], where: str) -> None:
         kind = part.get("type", untyped)  # files of 2020 don't name the type of the model
         expect(kind in kinds, f"{where}: {name}.type", kind, f"{' or '.join(kinds)}, as a BERT has")
     for name in ("truncation", "padding"):
-        expect(isinstance(parts.get(name), (dict, type(None))), f"{where}: {name}", parts.get(name), "a dictionary or null")
+        part = parts.get(name)
+        expect(part is None or isinstance(part, dict), f"{where}: {name}", part, "a dictionary or null")
     version = parts.get("version", "1.0")
     expect(version == "1.0", f"{where}: version", version, "'1.0'")
 
@@ -193,16 +194,17 @@ def read_values(parts: dict[str, Any], where: str) -> dict[str, Any]:
     "The values that a BERT's tokenizer.json may choose, by the names of `Recipe`'s fields."
     model, normalizer, decoder = parts["model"], parts["normalizer"], parts["decoder"]
     for name in ("clean_text", "handle_chinese_chars", "lowercase"):
-        expect(isinstance(normalizer.get(name), bool), f"{where}: normalizer.{name}", normalizer.get(name), "true or false")
+        switch = normalizer.get(name)
+        expect(isinstance(switch, bool), f"{where}: normalizer.{name}", switch, "true or false")
     for name, part, key in (("model", model, "continuing_subword_prefix"), ("decoder", decoder, "prefix")):
         expect(part.get(key) == "##", f"{where}: {name}.{key}", part.get(key), "'##', as a BERT has")
     cleanup, unk_token, longest = decoder.get("cleanup"), model.get("unk_token"), model.get("max_input_chars_per_word")
     expect(isinstance(cleanup, bool), f"{where}: decoder.cleanup", cleanup, "true or false")
     expect(isinstance(unk_token, str), f"{where}: model.unk_token", unk_token, "a token")
-    expected = f"a whole number from 1 to {LONGEST_TOKEN:,}"
-    expect(is_count(longest) and longest <= LONGEST_TOKEN, f"{where}: model.max_input_chars_per_word", longest, expected)
-    values = {"cleanup": cleanup, "unk_token": unk_token, "longest_word": longest, "clean_text": normalizer["clean_text"]}
-    return values | {"processor": parts["post_processor"]}
+    is_right, expected = is_count(longest) and longest <= LONGEST_TOKEN, f"a whole number from 1 to {LONGEST_TOKEN:,}"
+    expect(is_right, f"{where}: model.max_input_chars_per_word", longest, expected)
+    values = {"unk_token": unk_token, "longest_word": longest, "clean_text": normalizer["clean_text"]}
+    return values | {"cleanup": cleanup, "processor": parts["post_processor"]}
 
 # %% ../nbs/29_tokenizer.ipynb #tokenizer-69
 def read_settings(parts: dict[str, Any], where: str) -> dict[str, Any]:
@@ -282,8 +284,10 @@ SETTINGS = {
     "truncation_side": SIDE,
     "clean_up_tokenization_spaces": SWITCH,
     "split_special_tokens": SWITCH,
-    "model_input_names": (lambda value: isinstance(value, list) and all(x in INPUT_NAMES for x in value),
-                          f"a list of some of {INPUT_NAMES}"),
+    "model_input_names": (
+        lambda value: isinstance(value, list) and all(name in INPUT_NAMES for name in value),
+        f"a list of some of {INPUT_NAMES}",
+    ),
 }
 
 # %% ../nbs/29_tokenizer.ipynb #tokenizer-77
@@ -308,12 +312,9 @@ Tokens = dict[str, dict[str, Any]]  # "cls_token", … to the arguments of an ad
 
 def special_tokens(values: dict[str, Any], source: Source) -> tuple[Tokens, list[dict[str, Any]]]:
     "The special tokens that have a name, in the reference's order, and the additional ones."
-    named = {name: values.get(name) for name in EXTRA} | {name: values.get(name, f"[{name[:-6].upper()}]") for name in SPECIAL}
-    tokens = {
-        name: read_token(value, source.get(name, name))
-        for name, value in named.items()
-        if value is not None or name in SPECIAL
-    }
+    named = {name: values[name] for name in EXTRA if values.get(name) is not None}
+    named |= {name: values.get(name, f"[{name[:-6].upper()}]") for name in SPECIAL}
+    tokens = {name: read_token(value, source.get(name, name)) for name, value in named.items()}
     owner = {tokens[name]["content"]: name for name in reversed(SPECIAL)}
     for name in SPECIAL:
         content = tokens[name]["content"]
@@ -346,25 +347,23 @@ def read_config_files(folder: Folder) -> tuple[dict[str, Any], Source]:
     return config | stored, source | {name: f"{folder.path / 'special_tokens_map.json'}: {name}" for name in stored}
 
 # %% ../nbs/29_tokenizer.ipynb #tokenizer-84
-def more_added_tokens(folder: Folder, config: dict[str, Any], special: set[str]) -> dict[int, dict[str, Any]]:
-    "The added tokens, by their ids, that stand in other files than tokenizer.json."
-    if "added_tokens_decoder" in config:
-        where = f"{folder.path / 'tokenizer_config.json'}: added_tokens_decoder"
-        decoder = config["added_tokens_decoder"]
-        expect(isinstance(decoder, dict), where, decoder, "a dictionary from id to token")
-        for key in decoder:
-            expect(re.fullmatch("0|[1-9][0-9]{0,8}", key) is not None, where, key, "ids for keys")
-        return {int(key): read_token(decoder[key], f"{where}[{key}]") for key in sorted(decoder, key=int)}
-    if not folder.has("added_tokens.json"):
-        return {}
-    where = f"{folder.path / 'added_tokens.json'}"
-    added = folder.json("added_tokens.json", SETTINGS_LIMIT)
+def decoder_tokens(decoder: Any, where: str) -> dict[int, dict[str, Any]]:
+    "The added tokens of tokenizer_config.json, by their ids."
+    expect(isinstance(decoder, dict), where, decoder, "a dictionary from id to token")
+    for key in decoder:
+        expect(re.fullmatch("0|[1-9][0-9]{0,8}", key) is not None, where, key, "ids for keys")
+    return {int(key): read_token(decoder[key], f"{where}[{key}]") for key in sorted(decoder, key=int)}
+
+
+def legacy_tokens(added: dict[str, Any], where: str, special: set[str]) -> dict[int, dict[str, Any]]:
+    "The added tokens of added_tokens.json, by their ids; those in `special` are, the others are normalised."
     check_tokens(list(added), f"{where}, token", 0)
     for token, number in added.items():
         expect(is_count(number, 0), f"{where}: {token}", number, "an id, a whole number from 0 up")
     expect(len(set(added.values())) == len(added), where, list(added.values()), "another id for each token")
     switches = {token: {"normalized": token not in special, "special": token in special} for token in added}
-    return {number: {"content": token, **switches[token]} for token, number in sorted(added.items(), key=lambda x: x[1])}
+    tokens = {number: {"content": token, **switches[token]} for token, number in added.items()}
+    return dict(sorted(tokens.items()))
 
 # %% ../nbs/29_tokenizer.ipynb #tokenizer-86
 def frame(cls: str, cls_id: int, sep: str, sep_id: int) -> list[dict[str, Any]]:
@@ -375,10 +374,11 @@ def frame(cls: str, cls_id: int, sep: str, sep_id: int) -> list[dict[str, Any]]:
     def text(name: str, segment: int) -> dict[str, Any]:
         return {"Sequence": {"id": name, "type_id": segment}}
 
-    single = [put(cls, 0), text("A", 0), put(sep, 0)]
-    tokens = {token: {"id": token, "ids": [number], "tokens": [token]} for token, number in ((cls, cls_id), (sep, sep_id))}
+    single, ids = [put(cls, 0), text("A", 0), put(sep, 0)], ((cls, cls_id), (sep, sep_id))
+    pair = [*single, text("B", 1), put(sep, 1)]
+    tokens = {token: {"id": token, "ids": [number], "tokens": [token]} for token, number in ids}
     return [
-        {"type": "TemplateProcessing", "single": single, "pair": [*single, text("B", 1), put(sep, 1)], "special_tokens": tokens},
+        {"type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": tokens},
         {"type": "BertProcessing", "sep": [sep, sep_id], "cls": [cls, cls_id]},
     ]
 
@@ -397,13 +397,14 @@ def processor(recipe: Recipe, cls: str, sep: str, where: str) -> Any:
 
 # %% ../nbs/29_tokenizer.ipynb #tokenizer-89
 def build(recipe: Recipe, settings: Settings, tokens: dict[str, str], where: str) -> Any:
-    "A `tokenizers.Tokenizer` without added tokens; a `CheckpointError` that names `where` if a special token is missing."
+    "A `tokenizers.Tokenizer` without added tokens; a `CheckpointError` if a special token is missing."
     library, vocab = tokenizers_library(), {token: number for number, token in enumerate(recipe.tokens)}
     for name in SPECIAL:
         if tokens[name] not in vocab:
             raise CheckpointError(f"{where} lacks {tokens[name]!r}, expected the {name} among its {len(vocab)} tokens")
     unknown = tokens["unk_token"]
-    expect(recipe.unk_token in (None, unknown), f"{where}: model.unk_token", recipe.unk_token, f"{unknown!r}, the unk_token")
+    agrees, expected = recipe.unk_token in (None, unknown), f"{unknown!r}, the unk_token"
+    expect(agrees, f"{where}: model.unk_token", recipe.unk_token, expected)
     switches = (recipe.clean_text, settings.tokenize_chinese_chars, settings.strip_accents, settings.do_lower_case)
     options = {"unk_token": unknown, "max_input_chars_per_word": recipe.longest_word, "continuing_subword_prefix": "##"}
     with no_panic(where):
@@ -429,7 +430,7 @@ def add_tokens(backend: Any, added: list[dict[str, Any]], special: set[str]) -> 
         for is_special, group in groups:
             backend.add_special_tokens(group) if is_special else backend.add_tokens(group)
 
-
+# %% ../nbs/29_tokenizer.ipynb #tokenizer-92
 def check_added(backend: Any, added: dict[int, dict[str, Any]], where: str) -> None:
     "A `CheckpointError` unless every added token has the id that a file gives it."
     for number, token in added.items():
@@ -437,19 +438,24 @@ def check_added(backend: Any, added: dict[int, dict[str, Any]], where: str) -> N
         expected = f"{found}, the id of {token['content']!r}: ids go on from the vocabulary without a hole"
         expect(found == number, f"{where}: the id of an added token", number, expected)
 
-
+# %% ../nbs/29_tokenizer.ipynb #tokenizer-93
 def add_all(backend: Any, files: Folder, recipe: Recipe, config: dict[str, Any], special: list[dict[str, Any]]) -> None:
     "Add the tokens of all files in the reference's order: tokenizer.json's, other files', then special ones."
     names = {token["content"] for token in special}
-    others = more_added_tokens(files, config, names)
+    where, others = f"{files.path / 'added_tokens.json'}", {}
+    if "added_tokens_decoder" in config:
+        where = f"{files.path / 'tokenizer_config.json'}: added_tokens_decoder"
+        others = decoder_tokens(config["added_tokens_decoder"], where)
+    elif files.has("added_tokens.json"):
+        others = legacy_tokens(files.json("added_tokens.json", SETTINGS_LIMIT), where, names)
     add_tokens(backend, list(recipe.added.values()), set())
     check_added(backend, recipe.added, f"{files.path / 'tokenizer.json'}: added_tokens")
     add_tokens(backend, list(others.values()), names)
-    check_added(backend, others, f"{files.path}: the added tokens beside the vocabulary")
+    check_added(backend, others, where)
     known = {token["content"] for token in [*recipe.added.values(), *others.values()]}
     add_tokens(backend, [token for token in special if token["content"] not in known], names)
 
-# %% ../nbs/29_tokenizer.ipynb #tokenizer-93
+# %% ../nbs/29_tokenizer.ipynb #tokenizer-95
 def check_size(folder: Folder, size: int, where: str) -> None:
     "A `CheckpointError` if there are more tokens than the model in the folder has rows for."
     if folder.has("config.json"):
@@ -458,7 +464,7 @@ def check_size(folder: Folder, size: int, where: str) -> None:
         if size > rows:
             raise CheckpointError(f"{where} has {size} tokens, expected at most {rows}, the vocab_size of config.json")
 
-# %% ../nbs/29_tokenizer.ipynb #tokenizer-95
+# %% ../nbs/29_tokenizer.ipynb #tokenizer-97
 @dataclass(frozen=True)
 class CallOptions:
     "The arguments of a call, but for the texts; names, order and defaults are the reference's."
@@ -477,7 +483,7 @@ class CallOptions:
     return_offsets_mapping: bool = False  # for each token the characters that it was made from
     return_length: bool = False  # how many tokens each row has
 
-# %% ../nbs/29_tokenizer.ipynb #tokenizer-96
+# %% ../nbs/29_tokenizer.ipynb #tokenizer-98
 def whole(name: str, value: Any, least: int) -> int:
     "The argument as an int; a `TypeError` or a `ValueError` unless it is a whole number from `least` up."
     if isinstance(value, bool) or not hasattr(value, "__index__"):
@@ -497,10 +503,9 @@ def choice(name: str, value: Any, words: dict[Any, str], more: tuple[str, ...] =
         raise ValueError(f"{name} is {reprlib.repr(value)}, expected one of {expected}")
     return value
 
-# %% ../nbs/29_tokenizer.ipynb #tokenizer-97
+# %% ../nbs/29_tokenizer.ipynb #tokenizer-99
 PADDING_WORDS = {False: "do_not_pad", True: "longest"}
 TRUNCATION_WORDS = {None: "do_not_truncate", False: "do_not_truncate", True: "longest_first"}
-TENSOR_WORDS = {None: "lists"}
 
 
 def check_switches(options: CallOptions) -> None:
@@ -513,7 +518,7 @@ def check_switches(options: CallOptions) -> None:
     if options.return_tensors not in (None, "pt", "np"):
         raise ValueError(f"return_tensors is {reprlib.repr(options.return_tensors)}, expected 'pt', 'np' or None")
 
-# %% ../nbs/29_tokenizer.ipynb #tokenizer-98
+# %% ../nbs/29_tokenizer.ipynb #tokenizer-100
 def resolve(options: CallOptions, limit: int) -> CallOptions:
     "The options with words for padding and truncation, and with `limit` for a length that was left out."
     check_switches(options)
@@ -527,13 +532,14 @@ def resolve(options: CallOptions, limit: int) -> CallOptions:
         if options.padding is False and options.truncation is None:
             truncation = "longest_first"
     elif limit > ENDLESS and (padding == "max_length" or truncation != "do_not_truncate"):
-        warnings.warn("max_length is not given and the tokenizer has no model_max_length: nothing is cut or padded to it", stacklevel=3)
+        warnings.warn("neither max_length nor the tokenizer's model_max_length says to which length", stacklevel=3)
         padding, truncation = "do_not_pad" if padding == "max_length" else padding, "do_not_truncate"
     else:
         length = limit
-    return dataclasses.replace(options, padding=padding, truncation=truncation, max_length=length, stride=stride, pad_to_multiple_of=multiple)
+    found: dict[str, Any] = {"padding": padding, "truncation": truncation, "max_length": length}
+    return dataclasses.replace(options, **found, stride=stride, pad_to_multiple_of=multiple)
 
-# %% ../nbs/29_tokenizer.ipynb #tokenizer-99
+# %% ../nbs/29_tokenizer.ipynb #tokenizer-101
 def check_together(options: CallOptions) -> None:
     "Raise a `ValueError`, or warn, where one resolved option does not fit another."
     length, multiple, cuts = options.max_length, options.pad_to_multiple_of, options.truncation != "do_not_truncate"
@@ -543,7 +549,7 @@ def check_together(options: CallOptions) -> None:
         found = f"stride is {options.stride} and max_length {length}"
         raise ValueError(f"{found}, expected a stride below {length - 2}, the room beside [CLS] and [SEP]")
 
-# %% ../nbs/29_tokenizer.ipynb #tokenizer-102
+# %% ../nbs/29_tokenizer.ipynb #tokenizer-104
 Row = tuple[Any, Any]  # a text and a second one, which may be None; each a string, or a list of words
 
 
@@ -551,7 +557,8 @@ def check_text(text: Any, name: str, is_split: bool) -> None:
     "A `TypeError` or a `ValueError` unless this is a string, or a list of strings if it is split into words."
     if is_split:
         if not isinstance(text, (list, tuple)):
-            raise TypeError(f"{name} is a {type(text).__name__}, expected a list of words (is_split_into_words is True)")
+            found = f"{name} is a {type(text).__name__}"
+            raise TypeError(f"{found}, expected a list of words, as is_split_into_words is True")
         for i, word in enumerate(text):
             check_text(word, f"{name}[{i}]", False)
     elif not isinstance(text, str):
@@ -560,7 +567,7 @@ def check_text(text: Any, name: str, is_split: bool) -> None:
         found = f"{name} holds {half.group()!r} at {half.start()}"
         raise ValueError(f"{found}, half a character (a lone surrogate), expected text that UTF-8 can write")
 
-# %% ../nbs/29_tokenizer.ipynb #tokenizer-103
+# %% ../nbs/29_tokenizer.ipynb #tokenizer-105
 def row_of(first: Any, second: Any, place: str, is_split: bool) -> Row:
     "A row of a batch, checked; `first` may be a pair of strings."
     names = f"text{place}", f"text_pair{place}"
@@ -574,7 +581,7 @@ def row_of(first: Any, second: Any, place: str, is_split: bool) -> Row:
         check_text(second, names[1], is_split)
     return first, second
 
-
+# %% ../nbs/29_tokenizer.ipynb #tokenizer-106
 def rows_of(text: Any, text_pair: Any, is_split: bool) -> tuple[list[Row], bool]:
     "The rows that a call asks for, and whether it was a batch."
     is_batch = isinstance(text, (list, tuple)) and (not is_split or bool(text) and isinstance(text[0], (list, tuple)))
@@ -593,7 +600,7 @@ def rows_of(text: Any, text_pair: Any, is_split: bool) -> tuple[list[Row], bool]
     pairs = zip(text, text_pair, strict=True)
     return [row_of(first, second, f"[{i}]", is_split) for i, (first, second) in enumerate(pairs)], True
 
-# %% ../nbs/29_tokenizer.ipynb #tokenizer-108
+# %% ../nbs/29_tokenizer.ipynb #tokenizer-111
 def cut(first: Any, second: Any, options: CallOptions, side: str, row: int) -> None:
     "Shorten the encodings of a row's texts in place, so that they and their special tokens fit into max_length."
     special = (2 + (second is not None)) * options.add_special_tokens
@@ -612,7 +619,7 @@ def cut(first: Any, second: Any, options: CallOptions, side: str, row: int) -> N
                 raise ValueError(f"{found}, expected a smaller stride or a larger max_length")
             part.truncate(length, stride=options.stride, direction=side)
 
-# %% ../nbs/29_tokenizer.ipynb #tokenizer-109
+# %% ../nbs/29_tokenizer.ipynb #tokenizer-112
 def encode_rows(backend: Any, rows: list[Row], options: CallOptions, side: str) -> list[Any]:
     "The library's encoding of each row, cut where the options ask for it, not padded."
     empty, how = [] if options.is_split_into_words else "", {"is_pretokenized": options.is_split_into_words}
@@ -627,7 +634,7 @@ def encode_rows(backend: Any, rows: list[Row], options: CallOptions, side: str) 
         framed.append(backend.post_process(first, second, options.add_special_tokens))
     return framed
 
-# %% ../nbs/29_tokenizer.ipynb #tokenizer-110
+# %% ../nbs/29_tokenizer.ipynb #tokenizer-113
 LONGEST_ROW = 1 << 20  # tokens; padding to more is taken for a mistake
 
 
@@ -641,7 +648,7 @@ def pad(encodings: list[Any], options: CallOptions, side: str, pad_id: int, pad_
     for encoding in encodings:
         encoding.pad(length, direction=side, pad_id=pad_id, pad_token=pad_token)
 
-# %% ../nbs/29_tokenizer.ipynb #tokenizer-112
+# %% ../nbs/29_tokenizer.ipynb #tokenizer-115
 class EncodedRows(dict):
     "A dictionary that also tells of each row which tokens it has, and where they are from."
 
@@ -659,11 +666,11 @@ class EncodedRows(dict):
 
     def sequence_ids(self, row: int = 0) -> list[int | None]:
         "For each token of a row 0 or 1, the text that it is from; None for special tokens."
-        encoding = self.encodings[row]  # a text's segment is its number; the library's own list knows nothing of the cut
+        encoding = self.encodings[row]  # whose own sequence_ids are lost when a second text joins the first
         places = zip(encoding.special_tokens_mask, encoding.type_ids, strict=True)
         return [None if special else segment for special, segment in places]
 
-
+# %% ../nbs/29_tokenizer.ipynb #tokenizer-116
 class BatchEncoding(EncodedRows):
     "What a call returns: a dictionary from name to lists, arrays or tensors; the names are attributes, too."
 
@@ -681,7 +688,7 @@ class BatchEncoding(EncodedRows):
         self.update({name: value.to(device) for name, value in self.items()})
         return self
 
-# %% ../nbs/29_tokenizer.ipynb #tokenizer-113
+# %% ../nbs/29_tokenizer.ipynb #tokenizer-117
 COLUMNS = {
     "input_ids": "ids",
     "token_type_ids": "type_ids",
@@ -706,7 +713,7 @@ def columns(encodings: list[Any], options: CallOptions, inputs: list[str]) -> di
         found["length"] = [len(encoding) for encoding in encodings]
     return found
 
-# %% ../nbs/29_tokenizer.ipynb #tokenizer-114
+# %% ../nbs/29_tokenizer.ipynb #tokenizer-118
 def as_tensors(values: dict[str, list[Any]], kind: str) -> dict[str, Any]:
     "The rows as torch tensors (\"pt\") or numpy arrays (\"np\") of int64; a `ValueError` unless they have one length."
     lengths = [len(row) for row in values["input_ids"]]
@@ -718,9 +725,9 @@ def as_tensors(values: dict[str, list[Any]], kind: str) -> dict[str, Any]:
         arrays["offset_mapping"] = arrays["offset_mapping"].reshape(len(lengths), lengths[0], 2)
     return {name: torch.from_numpy(array) for name, array in arrays.items()} if kind == "pt" else arrays
 
-# %% ../nbs/29_tokenizer.ipynb #tokenizer-116
-class SpecialTokens:
-    "The vocabulary and its special tokens: what every tokenizer knows."
+# %% ../nbs/29_tokenizer.ipynb #tokenizer-120
+class NamedTokens:
+    "The five special tokens and their ids, as attributes."
     unk_token: str
     sep_token: str
     pad_token: str
@@ -731,6 +738,10 @@ class SpecialTokens:
     pad_token_id: int
     cls_token_id: int
     mask_token_id: int
+
+# %% ../nbs/29_tokenizer.ipynb #tokenizer-121
+class SpecialTokens(NamedTokens):
+    "The library's object, the settings and the special tokens: what every tokenizer knows."
 
     def __init__(
         self,
@@ -747,9 +758,9 @@ class SpecialTokens:
             setattr(self, name, token)
             setattr(self, f"{name}_id", backend.token_to_id(token))
 
-# %% ../nbs/29_tokenizer.ipynb #tokenizer-117
+# %% ../nbs/29_tokenizer.ipynb #tokenizer-122
 class Vocabulary(SpecialTokens):
-    "Tokens to ids and back, one by one."
+    "All tokens, and those among them that are special."
 
     @property
     def all_special_tokens(self) -> list[str]:
@@ -773,7 +784,7 @@ class Vocabulary(SpecialTokens):
         "All tokens and their ids."
         return self.backend.get_vocab(with_added_tokens=True)
 
-# %% ../nbs/29_tokenizer.ipynb #tokenizer-118
+# %% ../nbs/29_tokenizer.ipynb #tokenizer-123
 def as_ids(
     ids: Any,  # a whole number, or several: a list, a tensor, an array
     size: int,  # of the vocabulary
@@ -790,9 +801,9 @@ def as_ids(
 
 CLEAN_UP = (".", "?", "!", ",", "' ", "n't", "'m", "'s", "'ve", "'re")  # each loses the space before it, in this order
 
-# %% ../nbs/29_tokenizer.ipynb #tokenizer-119
-class Decoder(Vocabulary):
-    "From ids to tokens and to text."
+# %% ../nbs/29_tokenizer.ipynb #tokenizer-124
+class TokenConverter(Vocabulary):
+    "From tokens to ids and back."
 
     def convert_tokens_to_ids(self, tokens: str | list[str]) -> Any:
         "The id of a token, or of each in a list; what is no token has the id of [UNK]."
@@ -808,6 +819,10 @@ class Decoder(Vocabulary):
         if isinstance(ids, int):
             return self.backend.id_to_token(ids)
         return [self.backend.id_to_token(number) for number in numbers if number not in skipped]
+
+# %% ../nbs/29_tokenizer.ipynb #tokenizer-125
+class Decoder(TokenConverter):
+    "From ids to text."
 
     def decode(
         self,
@@ -826,7 +841,7 @@ class Decoder(Vocabulary):
         "The text of each row; options as for `decode`."
         return [self.decode(ids, **options) for ids in sequences]
 
-# %% ../nbs/29_tokenizer.ipynb #tokenizer-120
+# %% ../nbs/29_tokenizer.ipynb #tokenizer-126
 def call_options(options: dict[str, Any]) -> CallOptions:
     "The options of a call by name; a `TypeError` that lists the names if one is unknown."
     known = [option.name for option in dataclasses.fields(CallOptions)]
@@ -852,7 +867,7 @@ class TextEncoder(Decoder):
         pieces = [(piece, i) for i, encoding in enumerate(encodings) for piece in (encoding, *encoding.overflowing)]
         return [piece for piece, _ in pieces], [i for _, i in pieces]
 
-# %% ../nbs/29_tokenizer.ipynb #tokenizer-121
+# %% ../nbs/29_tokenizer.ipynb #tokenizer-127
 class TokenizerCall(TextEncoder):
     "The call."
 
@@ -880,7 +895,7 @@ class TokenizerCall(TextEncoder):
         "The tokens of a text as strings."
         return self(text, pair, add_special_tokens=add_special_tokens).tokens()
 
-# %% ../nbs/29_tokenizer.ipynb #tokenizer-123
+# %% ../nbs/29_tokenizer.ipynb #tokenizer-129
 def write_whole(path: Path, text: str) -> None:
     "Write a text file so that it is there whole or not at all."
     number, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
@@ -895,7 +910,7 @@ def write_whole(path: Path, text: str) -> None:
         os.unlink(name)
         raise
 
-# %% ../nbs/29_tokenizer.ipynb #tokenizer-124
+# %% ../nbs/29_tokenizer.ipynb #tokenizer-130
 def token_switches(token: Any) -> dict[str, Any]:
     "The library's added token as a dictionary that a file can hold."
     return {name: getattr(token, name) for name in ("content", *TOKEN_SWITCHES)}
@@ -918,7 +933,7 @@ class SavedTokenizer(TokenizerCall):
         write_whole(folder / "tokenizer.json", self.backend.to_str(pretty=True) + "\n")
         write_whole(folder / "tokenizer_config.json", to_json(config))
 
-# %% ../nbs/29_tokenizer.ipynb #tokenizer-125
+# %% ../nbs/29_tokenizer.ipynb #tokenizer-131
 class BertTokenizer(SavedTokenizer):
     "From text to ids and back, as the reference's `BertTokenizerFast`; a thin layer on the library tokenizers."
 
