@@ -9,9 +9,9 @@ __all__ = ['VOCAB_LIMIT', 'JSON_LIMIT', 'SETTINGS_LIMIT', 'MOST_TOKENS', 'LONGES
            'tokenizers_library', 'no_panic', 'check_tokens', 'read_vocab', 'expect', 'vocab_tokens', 'read_token',
            'Recipe', 'check_kinds', 'read_values', 'read_settings', 'read_added', 'read_tokenizer_json', 'Settings',
            'is_switch', 'make_settings', 'special_tokens', 'mark_special', 'read_config_files', 'decoder_tokens',
-           'legacy_tokens', 'frame', 'processor', 'build', 'add_tokens', 'check_added', 'add_all', 'check_size',
+           'legacy_tokens', 'frame', 'processor', 'build_backend', 'add_tokens', 'check_added', 'add_all', 'check_size',
            'CallOptions', 'whole', 'choice', 'check_switches', 'resolve', 'check_together', 'check_text', 'row_of',
-           'rows_of', 'cut', 'encode_rows', 'pad', 'EncodedRows', 'BatchEncoding', 'columns', 'as_tensors',
+           'rows_of', 'cut_row', 'encode_rows', 'pad_rows', 'EncodedRows', 'BatchEncoding', 'columns_of', 'as_tensors',
            'NamedTokens', 'SpecialTokens', 'Vocabulary', 'as_ids', 'TokenConverter', 'Decoder', 'call_options',
            'TextEncoder', 'TokenizerCall', 'write_whole', 'token_switches', 'SavedTokenizer', 'BertTokenizer']
 
@@ -396,7 +396,7 @@ def processor(recipe: Recipe, cls: str, sep: str, where: str) -> Any:
     return processors.TemplateProcessing(single=f"{cls}:0 $A:0 {sep}:0", pair=pair, special_tokens=ids)
 
 # %% ../nbs/29_tokenizer.ipynb #tokenizer-89
-def build(recipe: Recipe, settings: Settings, tokens: dict[str, str], where: str) -> Any:
+def build_backend(recipe: Recipe, settings: Settings, tokens: dict[str, str], where: str) -> Any:
     "A `tokenizers.Tokenizer` without added tokens; a `CheckpointError` if a special token is missing."
     library, vocab = tokenizers_library(), {token: number for number, token in enumerate(recipe.tokens)}
     for name in SPECIAL:
@@ -601,7 +601,7 @@ def rows_of(text: Any, text_pair: Any, is_split: bool) -> tuple[list[Row], bool]
     return [row_of(first, second, f"[{i}]", is_split) for i, (first, second) in enumerate(pairs)], True
 
 # %% ../nbs/29_tokenizer.ipynb #tokenizer-111
-def cut(first: Any, second: Any, options: CallOptions, side: str, row: int) -> None:
+def cut_row(first: Any, second: Any, options: CallOptions, side: str, row: int) -> None:
     "Shorten the encodings of a row's texts in place, so that they and their special tokens fit into max_length."
     special = (2 + (second is not None)) * options.add_special_tokens
     room = (options.max_length or 0) - special
@@ -630,7 +630,7 @@ def encode_rows(backend: Any, rows: list[Row], options: CallOptions, side: str) 
     for number, (first, (_, text)) in enumerate(zip(encodings, rows, strict=True)):
         second = None if text is None else next(others)
         if options.truncation != "do_not_truncate":
-            cut(first, second, options, side, number)
+            cut_row(first, second, options, side, number)
         framed.append(backend.post_process(first, second, options.add_special_tokens))
     return framed
 
@@ -638,7 +638,7 @@ def encode_rows(backend: Any, rows: list[Row], options: CallOptions, side: str) 
 LONGEST_ROW = 1 << 20  # tokens; padding to more is taken for a mistake
 
 
-def pad(encodings: list[Any], options: CallOptions, side: str, pad_id: int, pad_token: str) -> None:
+def pad_rows(encodings: list[Any], options: CallOptions, side: str, pad_id: int, pad_token: str) -> None:
     "Fill up the encodings in place, to the longest, or to max_length, or to the next multiple."
     longest = options.max_length if options.padding == "max_length" else max(map(len, encodings))
     multiple = options.pad_to_multiple_of or 1
@@ -698,7 +698,7 @@ COLUMNS = {
 }
 
 
-def columns(encodings: list[Any], options: CallOptions, inputs: list[str]) -> dict[str, list[Any]]:
+def columns_of(encodings: list[Any], options: CallOptions, inputs: list[str]) -> dict[str, list[Any]]:
     "For each name that the call asks for, a list of rows."
     wanted = {
         "input_ids": True,
@@ -861,7 +861,7 @@ class TextEncoder(Decoder):
         with no_panic("encoding texts"):
             encodings = encode_rows(self.backend, rows, options, self.truncation_side)
             if options.padding != "do_not_pad":
-                pad(encodings, options, self.padding_side, self.pad_token_id, self.pad_token)
+                pad_rows(encodings, options, self.padding_side, self.pad_token_id, self.pad_token)
         if not options.return_overflowing_tokens:
             return encodings, list(range(len(encodings)))
         pieces = [(piece, i) for i, encoding in enumerate(encodings) for piece in (encoding, *encoding.overflowing)]
@@ -882,7 +882,7 @@ class TokenizerCall(TextEncoder):
         check_together(wishes)
         texts, is_batch = rows_of(text, text_pair, wishes.is_split_into_words)
         encodings, samples = self.encode_rows(texts, wishes)
-        values = columns(encodings, wishes, self.settings.model_input_names)
+        values = columns_of(encodings, wishes, self.settings.model_input_names)
         if wishes.return_overflowing_tokens:
             values["overflow_to_sample_mapping"] = samples
         if wishes.return_tensors is not None:
@@ -952,7 +952,7 @@ class BertTokenizer(SavedTokenizer):
         named, additional = special_tokens(config, source)
         special = {name: token["content"] for name, token in named.items()}
         further = [token["content"] for token in additional]
-        backend = build(recipe, settings, special, where)
+        backend = build_backend(recipe, settings, special, where)
         add_all(backend, files, recipe, config, [*named.values(), *additional])
         check_size(files, backend.get_vocab_size(), where)
         return cls(backend, settings, special, further)

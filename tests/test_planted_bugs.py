@@ -208,6 +208,22 @@ BUGS = {
         "files overwritten": ("if path.exists() and not force:", "if False:"),
         "infinity in JSON": ("return value if math.isfinite(value) else None", "return value"),
     },
+    "29_tokenizer": {
+        "what was cut off has the wrong segment": (
+            "seconds = [(empty, second) for _, second in rows",
+            "seconds = [second for _, second in rows",
+        ),
+        "odd token to the wrong text": (
+            "(less, room - less) if first <= second else",
+            "(less, room - less) if first < second else",
+        ),
+        "repeated line read": ("if seen.setdefault(token, number) != number:", "if False:"),
+        "byte order mark read": ("if content.startswith(codecs.BOM_UTF8):", "if False:"),
+        "a part of any kind taken": ("expect(kind in kinds,", "expect(True,"),
+        "tokenizer.json overheard": ("make_settings(recipe.settings | config,", "make_settings(config,"),
+        "size not compared": ("if size > rows:", "if False:"),
+        "ids without a token decoded": ("if ids[i] >= size:", "if False:"),
+    },
 }
 
 

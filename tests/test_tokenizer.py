@@ -1009,7 +1009,7 @@ BAD_CALLS = [  # arguments, what the error says
     ((["a", "b"], ["c"]), {}, ValueError, "text_pair has 1 texts, expected 2, as text has"),
     (("a", ["b"]), {}, TypeError, "text_pair is a list, expected a string"),
     ((["a"], [7]), {}, TypeError, r"text_pair\[0\] is a int, expected a string"),
-    (("a",), {"is_split_into_words": True}, TypeError, "text is a str, expected a list of words, as is_split_into_words is True"),
+    (("a",), {"is_split_into_words": True}, TypeError, "text is a str, expected a list of words, as is_split"),
     ((["a", 7],), {"is_split_into_words": True}, TypeError, r"text\[1\] is a int, expected a string"),
     ((["a"],), {"is_split_into_words": "yes"}, TypeError, "is_split_into_words is 'yes', expected True or False"),
     (
