@@ -43,7 +43,8 @@ test: $(STAMP)
 	@$(BIN)/python -m pytest
 
 fuzz: $(STAMP)
-	@JAXTYPING_DISABLE=1 OMP_NUM_THREADS=1 FUZZ_EXAMPLES=$(N) FUZZ_SEED=$(SEED) $(BIN)/python -m pytest tests/test_fuzz.py
+	@JAXTYPING_DISABLE=1 OMP_NUM_THREADS=1 FUZZ_EXAMPLES=$(N) FUZZ_SEED=$(SEED) $(BIN)/python -m pytest tests/test_fuzz.py \
+		tests/test_tokenizer.py
 
 versions: export TORCH := $(TORCH)
 versions: export PIP_FLAGS := $(PIP_FLAGS)

@@ -214,6 +214,22 @@ BUGS = {
         "as long as it likes": ("if len(content) > limit:", "if False:"),
         "exchanged unnoticed": ("if os.stat(self.path).st_ino != self.number:", "if False:"),
     },
+    "29_tokenizer": {
+        "what was cut off has the wrong segment": (
+            "seconds = [(empty, second) for _, second in rows",
+            "seconds = [second for _, second in rows",
+        ),
+        "odd token to the wrong text": (
+            "(less, room - less) if first <= second else",
+            "(less, room - less) if first < second else",
+        ),
+        "repeated line read": ("if seen.setdefault(token, number) != number:", "if False:"),
+        "byte order mark read": ("if content.startswith(codecs.BOM_UTF8):", "if False:"),
+        "a part of any kind taken": ("expect(kind in kinds,", "expect(True,"),
+        "tokenizer.json overheard": ("make_settings(recipe.settings | config,", "make_settings(config,"),
+        "size not compared": ("if size > rows:", "if False:"),
+        "ids without a token decoded": ("if ids[i] >= size:", "if False:"),
+    },
     "30_weights": {
         "the header may be longer than the file": ("length > min(HEADER_LIMIT, size - 8)", "length > HEADER_LIMIT"),
         "shapes need not fit": ("if stop - start != needed:", "if stop < start:"),
