@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['UNITS', 'REPLACED', 'tensors_to_save', 'apart', 'size_in_bytes', 'cut', 'config_text', 'flush', 'write_tensors',
-           'write_text', 'write_checkpoint', 'link_or_copy', 'carry_over', 'exchange', 'locked', 'clear_forgotten',
-           'new_folder_beside', 'commit', 'Saving']
+           'write_text', 'write_checkpoint', 'link_or_copy', 'carry_over', 'exchange', 'locked', 'remove',
+           'clear_forgotten', 'make_room', 'new_folder_beside', 'take_after', 'go_back', 'commit', 'Saving']
 
 # %% ../nbs/32_saving.ipynb #saving-02
 import ctypes
@@ -15,7 +15,7 @@ import secrets
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from glob import escape
 from pathlib import Path
 from typing import cast
@@ -87,11 +87,13 @@ def write_tensors(tensors: dict[str, Tensor], path: Path) -> None:
         save_file(tensors, path, {"format": "pt"})
     except SafetensorError as error:
         raise OSError(f"{path} could not be written: {error}") from error
+    flush(path)
 
 
 def write_text(text: str, path: Path) -> None:
     "Write a text file."
     path.write_text(text, encoding="utf-8")
+    flush(path)
 
 # %% ../nbs/32_saving.ipynb #saving-16
 def write_checkpoint(folder: Path, tensors: dict[str, Tensor], config: str, most: int) -> None:
@@ -102,6 +104,7 @@ def write_checkpoint(folder: Path, tensors: dict[str, Tensor], config: str, most
     names = names if len(parts) > 1 else ["model.safetensors"]
     for name, part in zip(names, parts, strict=True):
         write_tensors(part, folder / name)
+        shutil.copymode(folder / "config.json", folder / name)  # safetensors lets nobody else read it
     if len(parts) > 1:
         total = sum(tensor.nbytes for tensor in tensors.values())
         index = {name: shard for shard, part in zip(names, parts, strict=True) for name in part}
@@ -118,6 +121,7 @@ def link_or_copy(source: str, target: str) -> str:
         os.link(source, target, follow_symlinks=False)
     except OSError:
         shutil.copy2(source, target, follow_symlinks=False)
+        flush(Path(target))
     return target
 
 
@@ -163,46 +167,80 @@ def locked(folder: Path, waits: bool = True) -> Iterator[bool]:
         os.close(handle)
 
 # %% ../nbs/32_saving.ipynb #saving-27
+def remove(folder: Path) -> None:
+    "Remove a folder with all that is in it, out of folders that are read-only, too."
+    for parent, names, _ in os.walk(folder):
+        for path in (Path(parent, name) for name in names):
+            if not path.is_symlink():
+                with suppress(OSError):  # what can be removed is, whatever happens to the rest
+                    path.chmod(0o700)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 def clear_forgotten(pattern: str, parent: Path) -> None:
     "Remove folders that writers left behind: those on which nobody holds the lock."
     for forgotten in parent.glob(pattern):
-        with locked(forgotten, waits=False) as is_free:
+        with suppress(OSError), locked(forgotten, waits=False) as is_free:  # or gone meanwhile, or another user's
             if is_free:
-                shutil.rmtree(forgotten, ignore_errors=True)
+                remove(forgotten)
+
+# %% ../nbs/32_saving.ipynb #saving-30
+def make_room(folder: Path) -> Path:
+    "A new folder beside this one, for us alone; an `OSError` that says what to do if there can be none."
+    room = folder.parent / f".{folder.name}.saving-{secrets.token_hex(8)}"
+    try:
+        room.mkdir(mode=0o700)
+    except OSError as error:
+        hint = f"which saving to {folder.name} takes: save to a folder inside a folder of yours"
+        raise OSError(f"no folder can be made in {folder.parent} ({error.strerror}), {hint}") from error
+    return room
 
 
 @contextmanager
 def new_folder_beside(folder: Path) -> Iterator[Path]:
-    "An empty folder beside this one, locked while the block lasts and gone after it."
-    prefix = f".{folder.name}.saving-"
-    with ExitStack() as locks:
+    "An empty folder in a room beside this one; the room is locked while the block lasts, and gone after it."
+    with ExitStack() as afterwards:
         with locked(folder.parent):  # so that nobody takes ours for a forgotten one before it is locked
-            clear_forgotten(f"{escape(prefix)}*", folder.parent)
-            path = folder.parent / f"{prefix}{secrets.token_hex(8)}"
-            path.mkdir()
-            locks.enter_context(locked(path))
-        try:
-            yield path
-        finally:
-            shutil.rmtree(path, ignore_errors=True)
+            clear_forgotten(f".{escape(folder.name)}.saving-{'[0-9a-f]' * 16}", folder.parent)
+            room = make_room(folder)
+            afterwards.enter_context(locked(room))
+            afterwards.callback(remove, room)  # before the lock is given back
+        (room / folder.name).mkdir()
+        yield room / folder.name
 
-# %% ../nbs/32_saving.ipynb #saving-30
-def commit(room: Path, folder: Path) -> None:
-    "Put the finished folder `room` in the place of `folder`, in one step, when all of it is on the disk."
-    is_there = folder.is_dir()
-    if is_there:
-        carry_over(folder, room)
-        shutil.copymode(folder, room)
-    for path in (*room.rglob("*"), room):
-        if not path.is_symlink() and (path.is_file() or path.is_dir()):
-            flush(path)
-    if is_there:
-        exchange(room, folder)
-    else:
-        os.rename(room, folder)
-    flush(folder.parent)
+# %% ../nbs/32_saving.ipynb #saving-33
+def take_after(new: Path, old: Path) -> None:
+    "Give a new folder the rights of the old one and, where we may, its owner."
+    with suppress(OSError):
+        os.chown(new, old.stat().st_uid, old.stat().st_gid)
+    shutil.copymode(old, new)
 
-# %% ../nbs/32_saving.ipynb #saving-32
+
+def go_back(moved: Path, folder: Path) -> None:
+    "If the working directory lies in a folder that was `folder` and is called `moved` now, go to where it was."
+    with suppress(FileNotFoundError):
+        here = Path.cwd()
+        if here.is_relative_to(moved):
+            os.chdir(folder / here.relative_to(moved))
+
+# %% ../nbs/32_saving.ipynb #saving-34
+def commit(new: Path, folder: Path) -> None:
+    "Put the finished folder `new` in the place of `folder`, in one step, when all of it is on the disk."
+    with locked(folder.parent):  # one after the other: what is carried over must not be exchanged meanwhile
+        is_there = folder.is_dir()
+        if is_there:
+            carry_over(folder, new)
+            take_after(new, folder)
+        for path, _, _ in os.walk(new):
+            flush(Path(path))
+        if is_there:
+            exchange(new, folder)
+            go_back(new, folder)
+        else:
+            os.rename(new, folder)
+        flush(folder.parent)
+
+# %% ../nbs/32_saving.ipynb #saving-36
 class Saving(nn.Module):
     "For a class with a config: saving."
 
@@ -216,6 +254,6 @@ class Saving(nn.Module):
         folder, most, tensors = Path(folder).resolve(), size_in_bytes(max_shard_size), tensors_to_save(self)
         text = config_text(self, cast(BertConfig, self.config), tensors)
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with new_folder_beside(folder) as room:
-            write_checkpoint(room, tensors, text, most)
-            commit(room, folder)
+        with new_folder_beside(folder) as new:
+            write_checkpoint(new, tensors, text, most)
+            commit(new, folder)

@@ -213,6 +213,8 @@ BUGS = {
         "keys may stand twice": ("if len(values) < len(pairs):", "if False:"),
         "as long as it likes": ("if len(content) > limit:", "if False:"),
         "exchanged unnoticed": ("if os.stat(self.path).st_ino != self.number:", "if False:"),
+        "noticed only with a file": ("with self.same():\n            return os", "if True:\n            return os"),
+        "not held": ("handle = os.open(path, ", "handle = os.open('/', "),
     },
     "29_tokenizer": {
         "what was cut off has the wrong segment": (
@@ -257,13 +259,16 @@ BUGS = {
         "float32 whatever is asked": ("return FLOATS[name]", "return torch.float32"),
     },
     "32_saving": {
-        "written in place": ("exchange(room, folder)", "shutil.copytree(room, folder, dirs_exist_ok=True)"),
+        "written in place": ("exchange(new, folder)", "shutil.copytree(new, folder, dirs_exist_ok=True)"),
         "stale shards kept": ("if Path(folder) == old and REPLACED.fullmatch(name)]", "if False]"),
-        "everything else lost": ("        carry_over(folder, room)\n", ""),
+        "everything else lost": ("            carry_over(folder, new)\n", ""),
         "a tensor under two names": ("in model.named_parameters()}", "in model.named_parameters(remove_duplicate=False)}"),
         "shards overfull": ("if parts[-1] and size + tensor.nbytes > most:", "if parts[-1] and size > most:"),
         "forgotten folders stay": ("if is_free:", "if False:"),
         "locked folders removed": ("            is_ours = False\n", "            pass\n"),
+        "weights for their owner alone": ('shutil.copymode(folder / "config.json", folder / name)', "pass"),
+        "in a folder that is gone": ("            go_back(new, folder)\n", ""),
+        "open to everybody": ("room.mkdir(mode=0o700)", "room.mkdir()"),
     },
 }
 
