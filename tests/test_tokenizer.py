@@ -708,6 +708,12 @@ BAD_FILES = [  # name of the case, files, what the error says
         "added_tokens.json: new is '7', expected an id",
     ),
     (
+        "many added tokens",
+        also("added_tokens.json", {f"t{i}": len(LINES) + i for i in range(5001)}),
+        CheckpointError,
+        "added_tokens.json has 5,001 added tokens, expected at most 5,000",
+    ),
+    (
         "decoder a list",
         also("tokenizer_config.json", {"added_tokens_decoder": []}),
         CheckpointError,
