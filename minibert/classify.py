@@ -25,13 +25,13 @@ from minibert.outputs import (
 )
 from .tasks import IGNORED, BertWithHead, HeadMask, Tokens, Vectors, as_labels, head_output, label_loss
 
-# %% ../nbs/34_classify.ipynb #classify-16
+# %% ../nbs/34_classify.ipynb #classify-17
 def dropout_of(config: BertConfig) -> nn.Dropout:
     "The dropout before a classifier: `classifier_dropout`, or `hidden_dropout_prob` where that is None."
     own = config.classifier_dropout
     return nn.Dropout(config.hidden_dropout_prob if own is None else own)
 
-# %% ../nbs/34_classify.ipynb #classify-18
+# %% ../nbs/34_classify.ipynb #classify-19
 class BertForTokenClassification(BertWithHead):
     "BERT that labels tokens, such as names of people and of places."
 
@@ -55,7 +55,7 @@ class BertForTokenClassification(BertWithHead):
         loss = None if labels is None else label_loss("labels", logits, labels)
         return head_output(TokenClassifierOutput, outputs, loss, logits=logits)
 
-# %% ../nbs/34_classify.ipynb #classify-33
+# %% ../nbs/34_classify.ipynb #classify-34
 def problem_of(num_labels: int, labels: Tensor) -> str:
     "What a model with so many labels is to learn from labels of this type, if its config does not say."
     if num_labels == 1:
@@ -63,7 +63,7 @@ def problem_of(num_labels: int, labels: Tensor) -> str:
     is_whole = labels.dtype in (torch.int64, torch.int32)
     return "single_label_classification" if is_whole else "multi_label_classification"
 
-# %% ../nbs/34_classify.ipynb #classify-41
+# %% ../nbs/34_classify.ipynb #classify-42
 def as_numbers(
     labels: Any,  # what the caller gave: one number for each score
     logits: Float[Tensor, "batch labels"],
@@ -83,7 +83,7 @@ def as_numbers(
         raise ValueError(f"labels holds {labels[tuple(at)].item():g} at {at}, expected {expected}")
     return labels
 
-# %% ../nbs/34_classify.ipynb #classify-42
+# %% ../nbs/34_classify.ipynb #classify-43
 def problem_loss(
     problem_type: str,
     logits: Float[Tensor, "batch labels"],
@@ -98,7 +98,7 @@ def problem_loss(
     require(logits.shape[1] > 1, "num_labels", logits.shape[1], f"2 or more, since problem_type is {problem_type!r}")
     return label_loss("labels", logits, labels)
 
-# %% ../nbs/34_classify.ipynb #classify-43
+# %% ../nbs/34_classify.ipynb #classify-44
 class BertForSequenceClassification(BertWithHead):
     "BERT that labels texts, with one label, with several, or with numbers."
 
@@ -124,7 +124,7 @@ class BertForSequenceClassification(BertWithHead):
             loss, self.config.problem_type = problem_loss(problem, logits, labels), problem
         return head_output(SequenceClassifierOutput, outputs, loss, logits=logits)
 
-# %% ../nbs/34_classify.ipynb #classify-58
+# %% ../nbs/34_classify.ipynb #classify-59
 def rows_of_choices(
     name: str,  # the argument
     tensor: Any,  # (batch, choices, seq), or (batch, choices, seq, hidden); or None
@@ -136,7 +136,7 @@ def rows_of_choices(
     check_axes(name, tensor, *axes)
     return tensor.flatten(0, 1)
 
-# %% ../nbs/34_classify.ipynb #classify-59
+# %% ../nbs/34_classify.ipynb #classify-60
 class ChoiceRows(BertWithHead):
     "A BERT that reads several choices for each row of the batch."
 
@@ -153,7 +153,7 @@ class ChoiceRows(BertWithHead):
         rows += [rows_of_choices("inputs_embeds", inputs_embeds, (*axes, self.config.hidden_size))]
         return choices, rows
 
-# %% ../nbs/34_classify.ipynb #classify-60
+# %% ../nbs/34_classify.ipynb #classify-61
 Choices = Shaped[Tensor, "questions choices seq"]
 
 
@@ -181,7 +181,7 @@ class BertForMultipleChoice(ChoiceRows):
         loss = None if labels is None else label_loss("labels", logits, labels)
         return head_output(MultipleChoiceModelOutput, outputs, loss, logits=logits)
 
-# %% ../nbs/34_classify.ipynb #classify-72
+# %% ../nbs/34_classify.ipynb #classify-73
 def place_loss(
     name: str,  # the argument that the places came in
     scores: Float[Tensor, "batch seq"],
@@ -189,10 +189,10 @@ def place_loss(
 ) -> Float[Tensor, ""]:
     "Mean of -log(probability of the right token), over the texts whose right token is there."
     batch, seq = scores.shape
-    places = as_labels(name, places, (batch,), choices=2**63 - 1)
+    places = as_labels(name, places, (batch,), choices=None)
     return label_loss(name, scores, places.masked_fill(places >= seq, IGNORED))
 
-# %% ../nbs/34_classify.ipynb #classify-73
+# %% ../nbs/34_classify.ipynb #classify-74
 class BertForQuestionAnswering(BertWithHead):
     "BERT that finds the answer in a text."
 

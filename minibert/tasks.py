@@ -29,7 +29,7 @@ from minibert.outputs import (
 )
 from .surgery import init_weights_, prune_
 
-# %% ../nbs/33_tasks.ipynb #tasks-18
+# %% ../nbs/33_tasks.ipynb #tasks-19
 class BertPredictionHeadTransform(nn.Module):
     "A dense layer, an activation and a norm: the states made ready to be compared with words."
 
@@ -42,7 +42,7 @@ class BertPredictionHeadTransform(nn.Module):
     def forward(self, hidden_states: Float[Tensor, "batch seq hidden"]) -> Float[Tensor, "batch seq hidden"]:
         return self.LayerNorm(self.transform_act_fn(self.dense(hidden_states)))
 
-# %% ../nbs/33_tasks.ipynb #tasks-19
+# %% ../nbs/33_tasks.ipynb #tasks-20
 class BertLMPredictionHead(nn.Module):
     "For each token a score for each word."
 
@@ -56,7 +56,7 @@ class BertLMPredictionHead(nn.Module):
     def forward(self, hidden_states: Float[Tensor, "batch seq hidden"]) -> Float[Tensor, "batch seq vocab"]:
         return self.decoder(self.transform(hidden_states))
 
-# %% ../nbs/33_tasks.ipynb #tasks-20
+# %% ../nbs/33_tasks.ipynb #tasks-21
 class BertOnlyMLMHead(nn.Module):
     "The head of a model that predicts words, and nothing else."
 
@@ -67,7 +67,7 @@ class BertOnlyMLMHead(nn.Module):
     def forward(self, sequence_output: Float[Tensor, "batch seq hidden"]) -> Float[Tensor, "batch seq vocab"]:
         return self.predictions(sequence_output)
 
-# %% ../nbs/33_tasks.ipynb #tasks-32
+# %% ../nbs/33_tasks.ipynb #tasks-33
 IGNORED = -100  # a label that says: none here
 
 
@@ -75,7 +75,7 @@ def as_labels(
     name: str,  # the argument that they came in
     labels: Any,  # what the caller gave
     shape: tuple[int, ...],  # one label for each of these; (batch, 1) will do for (batch,)
-    choices: int,  # a label is less than this, and not negative, unless it is -100
+    choices: int | None,  # a label is less than this, if it is given, and not negative, unless it is -100
 ) -> Shaped[Tensor, "..."]:  # in int64 and of this shape
     "Labels that are choices, one in each place; a `TypeError` or a `ValueError` that names the argument."
     if not isinstance(labels, Tensor) or labels.dtype not in (torch.int64, torch.int32):
@@ -84,13 +84,14 @@ def as_labels(
     if tuple(labels.shape) not in (shape, (shape[0], 1) if len(shape) == 1 else shape):
         raise ValueError(f"{name} has shape {tuple(labels.shape)}, expected {shape}")
     labels = labels.reshape(shape).long()
-    wrong = (((labels < 0) | (labels >= choices)) & (labels != IGNORED)).nonzero()
-    if len(wrong):
-        at, expected = wrong[0].tolist(), f"0 to {choices - 1}, or {IGNORED} for no label"
-        raise ValueError(f"{name} holds {labels[tuple(at)].item()} at {at}, expected {expected}")
+    is_wrong = (labels < 0) & (labels != IGNORED)
+    is_wrong = is_wrong if choices is None else is_wrong | (labels >= choices)
+    if is_wrong.any():
+        at, expected = is_wrong.nonzero()[0].tolist(), "0 or more" if choices is None else f"0 to {choices - 1}"
+        raise ValueError(f"{name} holds {labels[tuple(at)].item()} at {at}, expected {expected}, or {IGNORED} for none")
     return labels
 
-# %% ../nbs/33_tasks.ipynb #tasks-34
+# %% ../nbs/33_tasks.ipynb #tasks-35
 def label_loss(
     name: str,  # the argument that the labels came in
     scores: Float[Tensor, "*places choices"],
@@ -100,10 +101,10 @@ def label_loss(
     *places, choices = scores.shape
     labels = as_labels(name, labels, tuple(places), choices)
     if not (labels != IGNORED).any():
-        raise ValueError(f"{name} holds no label but {IGNORED}, expected at least one: there is no mean over nothing")
+        raise ValueError(f"{name} has no label from 0 to {choices - 1}, expected one at least: nothing has no mean")
     return nn.functional.cross_entropy(scores.view(-1, choices), labels.flatten())
 
-# %% ../nbs/33_tasks.ipynb #tasks-37
+# %% ../nbs/33_tasks.ipynb #tasks-38
 class BertWithHead(BertPreTrainedModel):
     "A BERT in `bert`, and room for a head."
 
@@ -119,7 +120,7 @@ class BertWithHead(BertPreTrainedModel):
             module.apply(lambda part: None if part in made else init_weights_(part, self.config.initializer_range))
         self.tie_weights()
 
-# %% ../nbs/33_tasks.ipynb #tasks-39
+# %% ../nbs/33_tasks.ipynb #tasks-40
 def head_output(
     kind: Any,  # the class of the object
     outputs: Any,  # what the BERT returned, an object or a tuple
@@ -132,7 +133,7 @@ def head_output(
     rest = {name: outputs[name] for name in kind.__dataclass_fields__ if name in outputs}
     return kind(loss=loss, **scores, **rest)
 
-# %% ../nbs/33_tasks.ipynb #tasks-41
+# %% ../nbs/33_tasks.ipynb #tasks-42
 class BertWithWords(BertWithHead):
     "A BERT with a head that scores words, `cls.predictions`."
     cls: Any
@@ -151,7 +152,7 @@ class BertWithWords(BertWithHead):
                 head.bias.data = nn.functional.pad(head.bias.data, (0, more))
         head.decoder.bias = head.bias
 
-# %% ../nbs/33_tasks.ipynb #tasks-43
+# %% ../nbs/33_tasks.ipynb #tasks-44
 @torch.no_grad()
 def resize_rows_(linear: nn.Linear, rows: int, std: float) -> None:
     "Give the layer this many outputs: the first are the old ones, new ones are drawn as for a new model."
@@ -161,7 +162,7 @@ def resize_rows_(linear: nn.Linear, rows: int, std: float) -> None:
     longer.weight[:kept], longer.bias[:kept] = linear.weight[:kept], linear.bias[:kept]
     linear.weight.data, linear.bias.data, linear.out_features = longer.weight.data, longer.bias.data, rows
 
-# %% ../nbs/33_tasks.ipynb #tasks-44
+# %% ../nbs/33_tasks.ipynb #tasks-45
 class BertForWords(BertWithWords):
     "A BERT that predicts words, with another layer for the scores, or a longer one."
 
@@ -184,12 +185,12 @@ class BertForWords(BertWithWords):
             resize_rows_(scores, table.num_embeddings, self.config.initializer_range)
         return table
 
-# %% ../nbs/33_tasks.ipynb #tasks-46
+# %% ../nbs/33_tasks.ipynb #tasks-47
 Tokens = Int[Tensor, "batch seq"]
 Vectors = Float[Tensor, "batch seq hidden"]
 HeadMask = Shaped[Tensor, "..."]
 
-# %% ../nbs/33_tasks.ipynb #tasks-47
+# %% ../nbs/33_tasks.ipynb #tasks-48
 class BertForMaskedLM(BertForWords):
     "BERT that fills in hidden words (Devlin et al. 2018, section 3.1, task 1)."
 
@@ -216,7 +217,7 @@ class BertForMaskedLM(BertForWords):
         loss = None if labels is None else label_loss("labels", logits, labels)
         return head_output(MaskedLMOutput, outputs, loss, logits=logits)
 
-# %% ../nbs/33_tasks.ipynb #tasks-71
+# %% ../nbs/33_tasks.ipynb #tasks-75
 def next_word_loss(
     logits: Float[Tensor, "batch seq vocab"],
     labels: Shaped[Tensor, "..."],  # (batch, seq)
@@ -226,7 +227,7 @@ def next_word_loss(
     labels = as_labels("labels", labels, (batch, seq), vocab)
     return label_loss("labels", logits[:, :-1].contiguous(), labels[:, 1:])
 
-# %% ../nbs/33_tasks.ipynb #tasks-73
+# %% ../nbs/33_tasks.ipynb #tasks-77
 class BertLMHeadModel(BertForWords):
     "BERT that predicts the next word."
 
@@ -254,7 +255,7 @@ class BertLMHeadModel(BertForWords):
         loss = None if labels is None else next_word_loss(logits, labels)
         return head_output(CausalLMOutputWithCrossAttentions, outputs, loss, logits=logits)
 
-# %% ../nbs/33_tasks.ipynb #tasks-87
+# %% ../nbs/33_tasks.ipynb #tasks-92
 class BertOnlyNSPHead(nn.Module):
     "Two scores for a pair of texts: the second follows the first, or it does not."
 
@@ -265,7 +266,7 @@ class BertOnlyNSPHead(nn.Module):
     def forward(self, pooled_output: Float[Tensor, "batch hidden"]) -> Float[Tensor, "batch 2"]:
         return self.seq_relationship(pooled_output)
 
-# %% ../nbs/33_tasks.ipynb #tasks-89
+# %% ../nbs/33_tasks.ipynb #tasks-94
 def renamed_labels(labels: Any, next_sentence_label: Any) -> Any:
     "The labels under whichever of the two names they came; a warning about the old one, a `ValueError` for both."
     if next_sentence_label is None:
@@ -274,7 +275,7 @@ def renamed_labels(labels: Any, next_sentence_label: Any) -> Any:
     warnings.warn("next_sentence_label is deprecated, use labels", FutureWarning, stacklevel=3)
     return next_sentence_label
 
-# %% ../nbs/33_tasks.ipynb #tasks-90
+# %% ../nbs/33_tasks.ipynb #tasks-95
 class BertForNextSentencePrediction(BertWithHead):
     "BERT that says whether one text follows another (Devlin et al. 2018, section 3.1, task 2)."
 
@@ -298,7 +299,7 @@ class BertForNextSentencePrediction(BertWithHead):
         loss = None if labels is None else label_loss("labels", logits, labels)
         return head_output(NextSentencePredictorOutput, outputs, loss, logits=logits)
 
-# %% ../nbs/33_tasks.ipynb #tasks-94
+# %% ../nbs/33_tasks.ipynb #tasks-100
 class BertPreTrainingHeads(nn.Module):
     "Both heads of pre-training: a score for each word, and two for the pair of texts."
 
@@ -313,7 +314,7 @@ class BertPreTrainingHeads(nn.Module):
     ) -> tuple[Float[Tensor, "batch seq vocab"], Float[Tensor, "batch 2"]]:
         return self.predictions(sequence_output), self.seq_relationship(pooled_output)
 
-# %% ../nbs/33_tasks.ipynb #tasks-96
+# %% ../nbs/33_tasks.ipynb #tasks-102
 class BertForPreTraining(BertForWords):
     "BERT as it was trained: hidden words, and whether the second text follows (Devlin et al. 2018, section 3.1)."
 
