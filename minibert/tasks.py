@@ -115,7 +115,7 @@ class BertWithHead(BertPreTrainedModel):
     def post_init(self) -> None:
         "After a head was put in: new weights for all that the BERT did not give weights to itself, and ties."
         made = set(self.bert.modules())
-        prune_(self.bert.encoder.layer, self.config.pruned_heads)
+        prune_(self.bert.encoder.layer, self.config.pruned_heads)  # a second time, as in the reference: drawn anew
         for module in self.children():
             module.apply(lambda part: None if part in made else init_weights_(part, self.config.initializer_range))
         self.tie_weights()

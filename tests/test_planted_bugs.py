@@ -47,7 +47,6 @@ BUGS = {
             '{i: f"LABEL_{i}" for i in range(number)}',
             '{i: f"LABEL_{i + 1}" for i in range(number)}',
         ),
-        "names of labels thrown away": ("turned(ids or {}) if names is None", "{0: 0, 1: 1} if names is None"),
         "names that contradict the number": ("require(number in (None, labels),", "require(True,"),
         "pooler always counted": (
             "config.hidden_size, config.hidden_size) if add_pooling_layer else 0",
@@ -215,38 +214,22 @@ BUGS = {
         "infinity in JSON": ("return value if math.isfinite(value) else None", "return value"),
     },
     "33_tasks": {
-        "no activation in the transform": (
-            "self.LayerNorm(self.transform_act_fn(self.dense(hidden_states)))",
-            "self.LayerNorm(self.dense(hidden_states))",
-        ),
         "not tied": ("else table.weight\n", "else nn.Parameter(table.weight.clone())\n"),
         "bias left behind": ("if more := table.num_embeddings - len(head.bias):", "if more := 0:"),
         "drawn twice": ("None if part in made else ", ""),
-        "pruned once": ("prune_(self.bert.encoder.layer, self.config.pruned_heads)", "pass"),
         "not shifted": (
             "logits[:, :-1].contiguous(), labels[:, 1:])",
             "logits.contiguous(), labels)",
         ),
-        "cache in training": ("use_cache if labels is None else False", "use_cache"),
         "negative labels taken": ("(labels < 0) & (labels != IGNORED)", "labels < IGNORED"),
         "mean over nothing": ("if not (labels != IGNORED).any():", "if False:"),
-        "old rows lost": ("longer.weight[:kept], longer.bias[:kept] =", "longer.weight[-kept:], longer.bias[-kept:] ="),
-        "one loss of two": (
-            ' + label_loss("next_sentence_label", pair, next_sentence_label)',
-            "",
-        ),
     },
     "34_classify": {
         "dropout of its own ignored": ("hidden_dropout_prob if own is None else own", "hidden_dropout_prob"),
-        "no dropout": ("self.classifier(self.dropout(outputs[1]))", "self.classifier(outputs[1])"),
-        "not pooled": ("self.dropout(outputs[1]))\n", "self.dropout(outputs[0][:, 0]))\n"),
         "problem never written": ("loss, self.config.problem_type = ", "loss, _ = "),
-        "several labels from whole numbers": ("labels.dtype in (torch.int64, torch.int32)", "False"),
         "numbers stretched": ("if tuple(labels.shape) not in shapes:", "if False:"),
-        "any probability": ("(labels >= 0) & (labels <= most)", "labels.isfinite()"),
         "choices in the wrong order": (".view(-1, choices)", ".view(choices, -1).T"),
         "not halved": ("end_positions)) / 2", "end_positions))"),
-        "end before the beginning": ("start, end = [", "end, start = ["),
         "places beyond the text are the last": (
             "places.masked_fill(places >= seq, IGNORED)",
             "places.clamp(max=seq - 1)",
