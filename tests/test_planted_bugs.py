@@ -43,6 +43,11 @@ BUGS = {
             "(2 * config.max_position_embeddings - 2, head_dim)",
         ),
         "cached tokens forgotten": ("batch, seq, past + seq, seq)", "batch, seq, seq, seq)"),
+        "labels named from 1": (
+            '{i: f"LABEL_{i}" for i in range(number)}',
+            '{i: f"LABEL_{i + 1}" for i in range(number)}',
+        ),
+        "names that contradict the number": ("require(number in (None, labels),", "require(True,"),
         "pooler always counted": (
             "config.hidden_size, config.hidden_size) if add_pooling_layer else 0",
             "config.hidden_size, config.hidden_size)",
@@ -262,13 +267,38 @@ BUGS = {
         "written in place": ("exchange(new, folder)", "shutil.copytree(new, folder, dirs_exist_ok=True)"),
         "stale shards kept": ("if Path(folder) == old and REPLACED.fullmatch(name)]", "if False]"),
         "everything else lost": ("            carry_over(folder, new)\n", ""),
-        "a tensor under two names": ("in model.named_parameters()}", "in model.named_parameters(remove_duplicate=False)}"),
+        "a tensor under two names": (
+            "in model.named_parameters()}",
+            "in model.named_parameters(remove_duplicate=False)}",
+        ),
         "shards overfull": ("if parts[-1] and size + tensor.nbytes > most:", "if parts[-1] and size > most:"),
         "forgotten folders stay": ("if is_free:", "if False:"),
         "locked folders removed": ("            is_ours = False\n", "            pass\n"),
         "weights for their owner alone": ('shutil.copymode(folder / "config.json", folder / name)', "pass"),
         "in a folder that is gone": ("            go_back(new, folder)\n", ""),
         "open to everybody": ("room.mkdir(mode=0o700)", "room.mkdir()"),
+    },
+    "33_tasks": {
+        "not tied": ("else table.weight\n", "else nn.Parameter(table.weight.clone())\n"),
+        "bias left behind": ("if more := table.num_embeddings - len(head.bias):", "if more := 0:"),
+        "drawn twice": ("None if part in made else ", ""),
+        "not shifted": (
+            "logits[:, :-1].contiguous(), labels[:, 1:])",
+            "logits.contiguous(), labels)",
+        ),
+        "negative labels taken": ("(labels < 0) & (labels != IGNORED)", "labels < IGNORED"),
+        "mean over nothing": ("if not (labels != IGNORED).any():", "if False:"),
+    },
+    "34_classify": {
+        "dropout of its own ignored": ("hidden_dropout_prob if own is None else own", "hidden_dropout_prob"),
+        "problem never written": ("loss, self.config.problem_type = ", "loss, _ = "),
+        "numbers stretched": ("if tuple(labels.shape) not in shapes:", "if False:"),
+        "choices in the wrong order": (".view(-1, choices)", ".view(choices, -1).T"),
+        "not halved": ("end_positions)) / 2", "end_positions))"),
+        "places beyond the text are the last": (
+            "places.masked_fill(places >= seq, IGNORED)",
+            "places.clamp(max=seq - 1)",
+        ),
     },
 }
 
