@@ -142,7 +142,7 @@ HARMLESS = {
 }
 
 
-def check_pickle(program: BinaryIO, where: str) -> None:
+def check_pickle(program: BinaryIO | io.BytesIO, where: str) -> None:
     "A `CheckpointError` if the next pickle in the stream asks for anything but tensors; nothing of it is run."
     try:
         for code, argument, _ in pickletools.genops(program):
