@@ -267,10 +267,7 @@ BUGS = {
         "written in place": ("exchange(new, folder)", "shutil.copytree(new, folder, dirs_exist_ok=True)"),
         "stale shards kept": ("if Path(folder) == old and REPLACED.fullmatch(name)]", "if False]"),
         "everything else lost": ("            carry_over(folder, new)\n", ""),
-        "a tensor under two names": (
-            "in model.named_parameters()}",
-            "in model.named_parameters(remove_duplicate=False)}",
-        ),
+        "a tensor under two names": ("model.named_parameters()}", "model.named_parameters(remove_duplicate=False)}"),
         "shards overfull": ("if parts[-1] and size + tensor.nbytes > most:", "if parts[-1] and size > most:"),
         "forgotten folders stay": ("if is_free:", "if False:"),
         "locked folders removed": ("            is_ours = False\n", "            pass\n"),

@@ -469,6 +469,47 @@ def test_names_in_a_record():
     assert RESULT["names"] == (NAMES if VERSION.startswith("5.") else {})
 
 
+# --- Files ---
+
+
+def same_weights(one, other) -> None:
+    """The same names, types, shapes and bits."""
+    assert list(one) == list(other)
+    for name, tensor in one.items():
+        assert tensor.dtype == other[name].dtype and torch.equal(tensor, other[name]), name
+
+
+@pytest.mark.parametrize("size", ["5GB", "20KB"], ids=["one file", "shards"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_saved_here_loaded_there_and_back(tmp_path, size, dtype):
+    mine = lively_(BertModel(BertConfig(**SIZES, initializer_range=0.03))).to(getattr(torch, dtype)).eval()
+    mine.save_pretrained(tmp_path / "mine", max_shard_size=size)
+    options = {"attn_implementation": "sdpa", "torch_dtype": "auto", "output_loading_info": True}
+    theirs, notes = transformers.BertModel.from_pretrained(tmp_path / "mine", **options)
+    assert not any(notes[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    same_weights(mine.state_dict(), theirs.state_dict())
+    theirs.save_pretrained(tmp_path / "theirs", max_shard_size=size)
+    files = [list((tmp_path / side).glob("*.safetensors")) for side in ("mine", "theirs")]
+    assert len(files[0]) == len(files[1]) and (len(files[0]) > 1) == (size != "5GB")
+    back = BertModel.from_pretrained(tmp_path / "theirs", dtype="auto", attn_implementation="sdpa")
+    same_weights(mine.state_dict(), back.state_dict())
+    for name in [*SIZES, "hidden_act", "initializer_range", "layer_norm_eps", "pad_token_id", "hidden_dropout_prob"]:
+        assert getattr(mine.config, name) == getattr(theirs.config, name) == getattr(back.config, name), name
+    report = back.load_report
+    assert len(report.used) == 71 and not any((report.renamed, report.ignored, report.new, report.mismatched))
+    outputs = [model(**sample_batch()).last_hidden_state for model in (theirs, back)]  # fused: the same in all versions
+    assert torch.equal(*outputs)
+
+
+def test_a_head_of_theirs_loaded_here(tmp_path):
+    theirs = lively_(transformers.BertForPreTraining(transformers.BertConfig(**SIZES))).eval()
+    theirs.save_pretrained(tmp_path)
+    mine = BertModel.from_pretrained(tmp_path)
+    same_weights(mine.state_dict(), theirs.bert.state_dict())
+    assert mine.load_report.renamed == {f"bert.{name}": name for name in mine.state_dict()}
+    assert mine.load_report.ignored and all(name.startswith("cls.") for name in mine.load_report.ignored)
+
+
 # --- Features ---
 
 
