@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from .config import BertConfig, validate
+from .config import COUNTS, BertConfig, validate
 from .files import CheckpointError, Folder, find_folder
 from .surgery import init_weights_, replace_field
 from .weights import Stored, count_nonfinite, open_weights
@@ -288,6 +288,8 @@ def stored_config(folder: Folder) -> BertConfig:
 
 def with_changes(config: BertConfig, changes: dict[str, Any]) -> BertConfig:
     "The config, or a copy of it with some fields changed; a `ValueError` where it becomes one that no BERT can have."
+    if not isinstance(config, BertConfig):
+        raise TypeError(f"config is a {type(config).__name__}, expected an instance of minibert's BertConfig")
     for name, value in changes.items():
         config = replace_field(config, name, value)
     validate(config)
@@ -295,9 +297,10 @@ def with_changes(config: BertConfig, changes: dict[str, Any]) -> BertConfig:
 
 # %% ../nbs/31_loading.ipynb #loading-58
 def check_plausible(config: BertConfig, stored: dict[str, Stored], where: str) -> None:
-    "An error if the config asks for more layers or more positions than the file can have."
-    rows = max((source.shape[0] for source in stored.values() if source.shape), default=0)
-    for name, most in (("num_hidden_layers", len(stored)), ("max_position_embeddings", max(rows, 1_000_000))):
+    "An error if the config asks for more layers than the file can have, or for larger ones."
+    longest = max((size for source in stored.values() for size in source.shape), default=0)
+    layers = max(min(len(stored), 100), len(stored) // 16)
+    for name, most in (("num_hidden_layers", layers), *((name, max(longest, 1_000_000)) for name in COUNTS)):
         value = getattr(config, name)
         if value > most:
             room = f"but the weights have room for {most} at most"
@@ -312,10 +315,10 @@ def choose_dtype(dtype: Any, config: BertConfig, stored: dict[str, Stored]) -> t
     what, value = "dtype", dtype
     if dtype == "auto":
         in_file = (source.dtype for source in stored.values() if source.dtype.is_floating_point)
-        what, value = "torch_dtype of the config", vars(config).get("torch_dtype") or next(in_file, torch.float32)
+        what, value = "torch_dtype in config.json", vars(config).get("torch_dtype") or next(in_file, torch.float32)
     name = str(value).removeprefix("torch.")
     if name not in FLOATS:
-        raise ValueError(f"{what} is {value!r}, expected 'auto' or one of {', '.join(FLOATS)}")
+        raise ValueError(f"{what} is {value!r:.100}, expected 'auto' or one of {', '.join(FLOATS)}")
     return FLOATS[name]
 
 # %% ../nbs/31_loading.ipynb #loading-64
@@ -346,7 +349,11 @@ def load_into(
     plan = make_plan(model, stored, LoadReport(type(model).__name__, source))
     check_missing(plan, shapes, new_head)
     check_stored(plan, shapes, ignore_mismatched_sizes)
-    make_new(model, [*plan.report.new, *plan.report.mismatched], dtype, std)
+    try:
+        make_new(model, [*plan.report.new, *plan.report.mismatched], dtype, std)
+    except RuntimeError as error:
+        says = str(error).partition("\n")[0]
+        raise CheckpointError(f"{source}/config.json asks for new weights that cannot be made: {says}") from error
     fill(model, plan, dtype, allow_nonfinite)
     return plan.report
 
@@ -369,7 +376,7 @@ class Loading(nn.Module):
         "A model in eval mode with the weights of a checkpoint; its `load_report` says what became of each."
         building, changes, hub = sort_options(cls, options)
         folder = find_checkpoint(name, hub)
-        config, where = with_changes(config or stored_config(folder), changes), str(folder.path)
+        config, where = with_changes(stored_config(folder) if config is None else config, changes), str(folder.path)
         with open_weights(folder, mmap) as stored:
             check_plausible(config, stored, where)
             model, wanted = build(cls, config, building, where), choose_dtype(dtype, config, stored)
