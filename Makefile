@@ -28,7 +28,7 @@ help:
 	@echo 'make test             every test: pages, package, lint, types, documentation'
 	@echo 'make fuzz N=200000    compare N random models and calls with the reference; SEED=1 for others'
 	@echo 'make versions         compare with other versions of transformers; write their table in docs/versions.md'
-	@echo 'make bench            measure what recording costs, in time and in memory'
+	@echo 'make bench            measure what recording and loading cost, in time and in memory'
 	@echo 'make nbs              run and clean the notebooks in place; export the package and the README'
 	@echo 'make docs             build the documentation into docs/_build/html'
 	@echo 'make site             build it and serve it on http://localhost:8000'
@@ -43,7 +43,8 @@ test: $(STAMP)
 	@$(BIN)/python -m pytest
 
 fuzz: $(STAMP)
-	@JAXTYPING_DISABLE=1 OMP_NUM_THREADS=1 FUZZ_EXAMPLES=$(N) FUZZ_SEED=$(SEED) $(BIN)/python -m pytest tests/test_fuzz.py
+	@JAXTYPING_DISABLE=1 OMP_NUM_THREADS=1 FUZZ_EXAMPLES=$(N) FUZZ_SEED=$(SEED) $(BIN)/python -m pytest tests/test_fuzz.py \
+		tests/test_tokenizer.py
 
 versions: export TORCH := $(TORCH)
 versions: export PIP_FLAGS := $(PIP_FLAGS)
@@ -53,6 +54,7 @@ versions: $(STAMP)
 
 bench: $(STAMP)
 	@OMP_NUM_THREADS=1 $(BIN)/python benchmarks/trace_cost.py
+	@OMP_NUM_THREADS=1 $(BIN)/python benchmarks/cold_start.py
 
 nbs: $(STAMP)
 	@$(BIN)/nbdev_export

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['COUNTS', 'PROBABILITIES', 'SCALES', 'SWITCHES', 'CHOICES', 'LARGEST', 'Shapes', 'FLOP_PARTS', 'DISTANCE_PRODUCTS',
-           'require', 'is_count', 'is_between', 'validate_together', 'validate', 'read_json', 'to_json', 'whole_keys',
-           'read_config', 'JsonConfig', 'PretrainedConfig', 'BertConfig', 'dense_shapes', 'norm_shapes', 'kept_heads',
-           'attention_shapes', 'layer_shapes', 'parameter_shapes', 'product', 'attention_flops', 'layer_flops',
-           'forward_flops']
+           'require', 'is_count', 'is_between', 'validate_together', 'validate_labels', 'validate', 'read_json',
+           'to_json', 'whole_keys', 'read_config', 'JsonConfig', 'turned', 'LabelCount', 'settle_labels',
+           'PretrainedConfig', 'BertConfig', 'dense_shapes', 'norm_shapes', 'kept_heads', 'attention_shapes',
+           'layer_shapes', 'parameter_shapes', 'product', 'attention_flops', 'layer_flops', 'forward_flops']
 
 # %% ../nbs/02_config.ipynb #config-02
 import json
@@ -77,7 +77,15 @@ def validate_together(config: "BertConfig") -> None:
         needed = f"a list of heads from 0 to {heads - 1}, not all of them"
         require(some_are_left, f"pruned_heads[{layer}]", gone, needed)
 
-# %% ../nbs/02_config.ipynb #config-24
+# %% ../nbs/02_config.ipynb #config-25
+def validate_labels(config: "BertConfig") -> None:
+    "Raise a `ValueError` unless each label from 0 up has a name."
+    names, ids = config.id2label, config.label2id
+    are_names = isinstance(names, dict) and len(names) > 0 and set(names) == set(range(len(names)))
+    require(are_names, "id2label", names, "a dictionary: 0, 1, 2, … to the names of the labels")
+    require(isinstance(ids, dict), "label2id", ids, "a dictionary: name to number of a label")
+
+# %% ../nbs/02_config.ipynb #config-26
 def validate(config: "BertConfig") -> None:
     "Raise a `ValueError` at the first field that no BERT can be built from."
     for name in COUNTS:
@@ -97,9 +105,10 @@ def validate(config: "BertConfig") -> None:
     require(isinstance(act, str) or callable(act), "hidden_act", act, "a name or a callable")
     is_probability = head_dropout is None or is_between(head_dropout, 0, 1)
     require(is_probability, "classifier_dropout", head_dropout, "a probability, or None for hidden_dropout_prob")
+    validate_labels(config)
     validate_together(config)
 
-# %% ../nbs/02_config.ipynb #config-28
+# %% ../nbs/02_config.ipynb #config-30
 def read_json(path: str | Path) -> dict[str, Any]:
     "The object in a JSON file; a `FileNotFoundError` or a `ValueError` if there is none."
     try:
@@ -121,7 +130,7 @@ def to_json(values: dict[str, Any]) -> str:
             raise TypeError(f"{key} is {value!r}, which cannot be written as JSON: {error}") from error
     return json.dumps(values, indent=2, sort_keys=True) + "\n"
 
-# %% ../nbs/02_config.ipynb #config-30
+# %% ../nbs/02_config.ipynb #config-32
 def whole_keys(value: Any) -> Any:
     "The dictionary with its keys '0', '1', … turned into numbers; anything else as it is."
     if not isinstance(value, dict):
@@ -136,12 +145,12 @@ def read_config(cls: type["JsonConfig"], path: str | Path) -> Any:
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
-# %% ../nbs/02_config.ipynb #config-32
+# %% ../nbs/02_config.ipynb #config-34
 @dataclass
 class JsonConfig:
     "Reading and writing for a dataclass of settings; keys that it does not know are kept."
     model_type: ClassVar[str] = ""  # the kind of model, by which a stored config is known
-    NOT_STORED: ClassVar[tuple[str, ...]] = ()  # fields that say how to run a model, not which model it is
+    NOT_STORED: ClassVar[tuple[str, ...]] = ()  # fields that are not written: how to run a model, or said by others
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]):
@@ -166,7 +175,43 @@ class JsonConfig:
         hint = f": did you mean {close[0]!r}?" if close else ""
         raise AttributeError(f"{type(self).__name__} has no field {name!r}{hint}")
 
-# %% ../nbs/02_config.ipynb #config-34
+# %% ../nbs/02_config.ipynb #config-36
+def turned(names: dict[Any, Any]) -> dict[Any, Any]:
+    "The dictionary the other way round: values to keys."
+    return {value: key for key, value in names.items()}
+
+
+class LabelCount:
+    "An attribute that is the number of names in `id2label`; another number gives new names."
+
+    def __get__(self, config: Any, owner: Any = None) -> Any:
+        return None if config is None else len(config.id2label)
+
+    def __set__(self, config: Any, number: Any) -> None:
+        if "id2label" not in vars(config):  # the config is being made
+            vars(config)["num_labels"] = number
+            return
+        require(is_count(number), "num_labels", number, "a whole number from 1 up")
+        if number != len(config.id2label):
+            config.id2label = {i: f"LABEL_{i}" for i in range(number)}
+            config.label2id = turned(config.id2label)
+
+# %% ../nbs/02_config.ipynb #config-38
+def settle_labels(config: "PretrainedConfig") -> None:
+    "Make `id2label` and `label2id` from what was given of the two and of `num_labels`; a `ValueError` if they differ."
+    number, names, ids = vars(config).pop("num_labels"), config.id2label, config.label2id
+    for field_name, value in (("id2label", names), ("label2id", ids)):
+        require(value is None or isinstance(value, dict), field_name, value, "a dictionary, or None")
+    if names is None and ids is None:
+        config.id2label = {}
+        config.num_labels = 2 if number is None else number
+        return
+    config.id2label = whole_keys(turned(ids or {}) if names is None else names)
+    config.label2id = turned(config.id2label) if ids is None else ids
+    labels = len(config.id2label)
+    require(number in (None, labels), "num_labels", number, f"{labels}, the number of labels that have names")
+
+# %% ../nbs/02_config.ipynb #config-40
 @dataclass(kw_only=True)
 class PretrainedConfig(JsonConfig):
     "The settings that transformers has for every model, and a file to keep them in."
@@ -180,8 +225,11 @@ class PretrainedConfig(JsonConfig):
     torchscript: bool = False  # return a tuple, whatever else is said
     tie_word_embeddings: bool = True  # means something for language-model heads only
     problem_type: str | None = None  # means something for classification heads only
+    num_labels: int = LabelCount()  # type: ignore[assignment]  # labels of such a head: the number of names in id2label
+    id2label: dict = None  # type: ignore[assignment]  # number of a label to its name; made from num_labels if left out
+    label2id: dict = None  # type: ignore[assignment]  # and the other way round
     attn_implementation: str = "eager"  # or "sdpa": attention in one fused call where that is possible
-    NOT_STORED: ClassVar[tuple[str, ...]] = ("attn_implementation",)
+    NOT_STORED: ClassVar[tuple[str, ...]] = ("attn_implementation", "num_labels")
 
     @property
     def use_return_dict(self) -> bool:
@@ -192,7 +240,7 @@ class PretrainedConfig(JsonConfig):
         "Write the config, so that `from_json_file`, here or in the reference, makes the same again."
         Path(path).write_text(to_json(self.to_dict()), encoding="utf-8")
 
-# %% ../nbs/02_config.ipynb #config-36
+# %% ../nbs/02_config.ipynb #config-42
 @dataclass
 class BertConfig(PretrainedConfig):
     "Sizes and switches of a BERT; names and defaults are those of transformers' `BertConfig`."
@@ -216,10 +264,11 @@ class BertConfig(PretrainedConfig):
 
     def __post_init__(self) -> None:
         self.pruned_heads = whole_keys(self.pruned_heads)
+        settle_labels(self)
         validate(self)
         self.pruned_heads = {layer: sorted(heads) for layer, heads in self.pruned_heads.items()}
 
-# %% ../nbs/02_config.ipynb #config-63
+# %% ../nbs/02_config.ipynb #config-73
 Shapes = dict[str, tuple[int, ...]]  # name of a parameter to its shape
 
 
@@ -232,7 +281,7 @@ def norm_shapes(name: str, size: int) -> Shapes:
     "Of a LayerNorm: a weight and a bias."
     return {f"{name}.weight": (size,), f"{name}.bias": (size,)}
 
-# %% ../nbs/02_config.ipynb #config-65
+# %% ../nbs/02_config.ipynb #config-75
 def kept_heads(config: BertConfig, layer: int) -> int:
     "How many heads the layer has left."
     return config.num_attention_heads - len(set(config.pruned_heads.get(layer, ())))
@@ -249,7 +298,7 @@ def attention_shapes(config: BertConfig, name: str, heads: int, position_embeddi
     shapes |= dense_shapes(f"{name}.output.dense", hidden, heads * head_dim)
     return shapes | norm_shapes(f"{name}.output.LayerNorm", hidden)
 
-# %% ../nbs/02_config.ipynb #config-67
+# %% ../nbs/02_config.ipynb #config-77
 def layer_shapes(config: BertConfig, layer: int) -> Shapes:
     "Of one layer of the encoder."
     name, hidden, wide = f"encoder.layer.{layer}", config.hidden_size, config.intermediate_size
@@ -260,7 +309,7 @@ def layer_shapes(config: BertConfig, layer: int) -> Shapes:
     shapes |= dense_shapes(f"{name}.intermediate.dense", wide, hidden)
     return shapes | dense_shapes(f"{name}.output.dense", hidden, wide) | norm_shapes(f"{name}.output.LayerNorm", hidden)
 
-# %% ../nbs/02_config.ipynb #config-68
+# %% ../nbs/02_config.ipynb #config-78
 def parameter_shapes(config: BertConfig, add_pooling_layer: bool = True) -> Shapes:
     "Name and shape of every parameter of a `BertModel`, in the model's order, from its config alone."
     hidden = config.hidden_size
@@ -271,7 +320,7 @@ def parameter_shapes(config: BertConfig, add_pooling_layer: bool = True) -> Shap
         shapes |= layer_shapes(config, layer)
     return shapes | (dense_shapes("pooler.dense", hidden, hidden) if add_pooling_layer else {})
 
-# %% ../nbs/02_config.ipynb #config-79
+# %% ../nbs/02_config.ipynb #config-89
 def product(m: int, k: int, n: int) -> int:
     "Operations of an m × k times a k × n matrix."
     return 2 * m * k * n
@@ -285,7 +334,7 @@ def attention_flops(config: BertConfig, heads: int, batch: int, query: int, key:
     output = product(batch * query, heads * head_dim, hidden)
     return Counter({"query, key, value": projections, "scores": every_pair, "context": every_pair, "output": output})
 
-# %% ../nbs/02_config.ipynb #config-81
+# %% ../nbs/02_config.ipynb #config-91
 FLOP_PARTS = (
     *("query, key, value", "scores", "distances", "context", "output"),
     *("cross attention", "feed-forward", "pooler"),
@@ -303,7 +352,7 @@ def layer_flops(config: BertConfig, layer: int, batch: int, seq: int, past: int,
     flops["feed-forward"] = 2 * product(batch * seq, config.hidden_size, config.intermediate_size)
     return flops
 
-# %% ../nbs/02_config.ipynb #config-82
+# %% ../nbs/02_config.ipynb #config-92
 def forward_flops(
     config: BertConfig, batch: int, seq: int,
     past: int = 0,  # cached tokens before these

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['OPEN_FLAGS', 'SIGNS', 'LEVELS', 'HUB_NAME', 'CheckpointError', 'is_plain', 'inside', 'open_inside', 'looks_like',
-           'one_of_each', 'whole', 'check_readable', 'parse_json', 'folder_number', 'Folder', 'fetch', 'find_folder']
+           'one_of_each', 'whole', 'check_readable', 'parse_json', 'folder_number', 'SameFolder', 'Folder', 'fetch',
+           'find_folder']
 
 # %% ../nbs/28_files.ipynb #files-02
 import json
@@ -12,8 +13,11 @@ import os
 import re
 import stat
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
+from weakref import finalize
 
 # %% ../nbs/28_files.ipynb #files-13
 class CheckpointError(ValueError):
@@ -123,23 +127,39 @@ def folder_number(path: str | Path) -> int:
     return os.stat(path).st_ino
 
 # %% ../nbs/28_files.ipynb #files-35
-class Folder:
-    "A folder whose maker is unknown: what is read from it are plain files that lie in it, up to a size."
+class SameFolder:
+    "A folder that is not to be exchanged for another while it is read."
 
     def __init__(self, path: str | Path):
         self.path, self.number = Path(path), folder_number(path)
+        if hasattr(os, "O_DIRECTORY"):
+            handle = os.open(path, getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY)
+            finalize(self, os.close, handle)
+            self.number = os.fstat(handle).st_ino
+
+    @contextmanager
+    def same(self) -> Iterator[None]:
+        "Look for something in the folder; a `CheckpointError` if it is another folder afterwards, whatever was found."
+        try:
+            yield
+        finally:
+            if os.stat(self.path).st_ino != self.number:
+                exchanged = "was exchanged for another folder while it was read: read it again"
+                raise CheckpointError(f"{self.path} {exchanged}") from None
+
+# %% ../nbs/28_files.ipynb #files-36
+class Folder(SameFolder):
+    "A folder whose maker is unknown: what is read from it are plain files that lie in it, up to a size."
 
     def has(self, name: str) -> bool:
         "Whether there is something of this name."
-        return os.path.lexists(self.path / name)
+        with self.same():
+            return os.path.lexists(self.path / name)
 
     def open(self, name: str) -> BinaryIO:
         "The file of this name, to read bytes from; an error unless it is a plain file in the same folder as before."
-        file = open_inside(self.path, name)
-        if os.stat(self.path).st_ino != self.number:
-            file.close()
-            raise CheckpointError(f"{self.path} was exchanged for another folder while it was read: read it again")
-        return file
+        with self.same():
+            return open_inside(self.path, name)
 
     def read(self, name: str, limit: int) -> bytes:
         "The content of a file of at most `limit` bytes."
@@ -153,7 +173,7 @@ class Folder:
         "The object in a JSON file of at most `limit` bytes."
         return parse_json(self.read(name, limit), self.path / name)
 
-# %% ../nbs/28_files.ipynb #files-40
+# %% ../nbs/28_files.ipynb #files-41
 HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 

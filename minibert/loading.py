@@ -239,7 +239,7 @@ def make_new(model: nn.Module, names: Iterable[str], dtype: torch.dtype, std: fl
             module.reset_parameters()
         init_weights_(module, std)
 
-# %% ../nbs/31_loading.ipynb #loading-49
+# %% ../nbs/31_loading.ipynb #loading-48
 def read_source(sources: list[Stored], name: str, dtype: torch.dtype) -> Tensor:
     "The tensor for the parameter; an error if there are several and they differ."
     tensor = sources[0].read()
@@ -263,7 +263,7 @@ def fill(model: nn.Module, plan: Plan, dtype: torch.dtype, allow_nonfinite: bool
         put(spots[name], tensor)
         plan.report.used.append(name)
 
-# %% ../nbs/31_loading.ipynb #loading-51
+# %% ../nbs/31_loading.ipynb #loading-50
 FIELDS = {field.name for field in fields(BertConfig)}
 HUB = ("revision", "token", "cache_dir", "local_files_only")
 
@@ -278,7 +278,7 @@ def sort_options(cls: type, options: dict[str, Any]) -> list[dict[str, Any]]:
             raise TypeError(f"from_pretrained has no argument {name!r}, and neither has BertConfig such a field{hint}")
     return [{key: value for key, value in options.items() if key in some} for some in (building, FIELDS, HUB)]
 
-# %% ../nbs/31_loading.ipynb #loading-54
+# %% ../nbs/31_loading.ipynb #loading-53
 CONFIG_LIMIT = 1_000_000
 
 
@@ -305,7 +305,7 @@ def with_changes(config: BertConfig, changes: dict[str, Any]) -> BertConfig:
     validate(config)
     return config
 
-# %% ../nbs/31_loading.ipynb #loading-58
+# %% ../nbs/31_loading.ipynb #loading-57
 def check_plausible(config: BertConfig, stored: dict[str, Stored], where: str) -> None:
     "An error if the config asks for more layers than the file can have, or for larger ones."
     longest = max((size for source in stored.values() for size in source.shape), default=0)
@@ -316,7 +316,7 @@ def check_plausible(config: BertConfig, stored: dict[str, Stored], where: str) -
             room = f"but the weights have room for {most} at most"
             raise CheckpointError(f"{where}/config.json: {name} is {value}, {room}")
 
-# %% ../nbs/31_loading.ipynb #loading-61
+# %% ../nbs/31_loading.ipynb #loading-60
 FLOATS = {"float64": torch.float64, "float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -331,7 +331,7 @@ def choose_dtype(dtype: Any, config: BertConfig, stored: dict[str, Stored]) -> t
         raise ValueError(f"{what} is {value!r:.100}, expected 'auto' or one of {', '.join(FLOATS)}")
     return FLOATS[name]
 
-# %% ../nbs/31_loading.ipynb #loading-64
+# %% ../nbs/31_loading.ipynb #loading-63
 def find_checkpoint(name: str | Path, hub: dict[str, Any]) -> Folder:
     "The folder of a checkpoint; on the hub, safetensors are taken if there are any, else pickles."
     single, index = "model.safetensors", "model.safetensors.index.json"
@@ -340,7 +340,7 @@ def find_checkpoint(name: str | Path, hub: dict[str, Any]) -> Folder:
         return folder
     return find_folder(name, ["config.json", "pytorch_model*.bin", "pytorch_model.bin.index.json"], hub)
 
-# %% ../nbs/31_loading.ipynb #loading-65
+# %% ../nbs/31_loading.ipynb #loading-64
 def build(cls: type, config: BertConfig, options: dict[str, Any], where: str) -> Any:
     "A model of the class without numbers; an error that names the config's file if it cannot be built."
     try:
@@ -367,7 +367,7 @@ def load_into(
     fill(model, plan, dtype, allow_nonfinite)
     return plan.report
 
-# %% ../nbs/31_loading.ipynb #loading-66
+# %% ../nbs/31_loading.ipynb #loading-65
 class Loading(nn.Module):
     "For a class that is built from a config: loading."
     load_report: LoadReport | None = None

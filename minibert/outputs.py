@@ -4,7 +4,9 @@
 
 # %% auto #0
 __all__ = ['HiddenStates', 'Attentions', 'Cache', 'ModelOutput', 'BaseModelOutputWithPastAndCrossAttentions',
-           'BaseModelOutputWithPoolingAndCrossAttentions']
+           'BaseModelOutputWithPoolingAndCrossAttentions', 'MaskedLMOutput', 'CausalLMOutputWithCrossAttentions',
+           'BertForPreTrainingOutput', 'NextSentencePredictorOutput', 'SequenceClassifierOutput',
+           'TokenClassifierOutput', 'MultipleChoiceModelOutput', 'QuestionAnsweringModelOutput']
 
 # %% ../nbs/07_outputs.ipynb #outputs-02
 from collections import OrderedDict
@@ -88,3 +90,79 @@ class BaseModelOutputWithPoolingAndCrossAttentions(ModelOutput):
     past_key_values: Cache | None = None  # from a decoder, with use_cache
     attentions: Attentions | None = None  # with output_attentions
     cross_attentions: Attentions | None = None  # with output_attentions, from a decoder that looks at an encoder
+
+# %% ../nbs/07_outputs.ipynb #outputs-45
+@dataclass(eq=False)
+class MaskedLMOutput(ModelOutput):
+    "What a model that fills in hidden words returns."
+    loss: Float[Tensor, ""] | None = None  # with labels
+    logits: Float[Tensor, "batch seq vocab"] | None = None  # for each token a score for each word
+    hidden_states: HiddenStates | None = None  # with output_hidden_states
+    attentions: Attentions | None = None  # with output_attentions
+
+
+@dataclass(eq=False)
+class CausalLMOutputWithCrossAttentions(ModelOutput):
+    "What a model that predicts the next word returns."
+    loss: Float[Tensor, ""] | None = None  # with labels
+    logits: Float[Tensor, "batch seq vocab"] | None = None  # for each token a score for each word
+    past_key_values: Cache | None = None  # from a decoder, with use_cache and without labels
+    hidden_states: HiddenStates | None = None  # with output_hidden_states
+    attentions: Attentions | None = None  # with output_attentions
+    cross_attentions: Attentions | None = None  # with output_attentions, from a decoder that looks at an encoder
+
+# %% ../nbs/07_outputs.ipynb #outputs-47
+@dataclass(eq=False)
+class BertForPreTrainingOutput(ModelOutput):
+    "What a model with both heads of pre-training returns."
+    loss: Float[Tensor, ""] | None = None  # with both kinds of labels
+    prediction_logits: Float[Tensor, "batch seq vocab"] | None = None  # for each token a score for each word
+    seq_relationship_logits: Float[Tensor, "batch 2"] | None = None  # it follows, or it does not
+    hidden_states: HiddenStates | None = None  # with output_hidden_states
+    attentions: Attentions | None = None  # with output_attentions
+
+
+@dataclass(eq=False)
+class NextSentencePredictorOutput(ModelOutput):
+    "What a model that says whether one text follows another returns."
+    loss: Float[Tensor, ""] | None = None  # with labels
+    logits: Float[Tensor, "batch 2"] | None = None  # it follows, or it does not
+    hidden_states: HiddenStates | None = None  # with output_hidden_states
+    attentions: Attentions | None = None  # with output_attentions
+
+# %% ../nbs/07_outputs.ipynb #outputs-49
+@dataclass(eq=False)
+class SequenceClassifierOutput(ModelOutput):
+    "What a model that labels texts returns."
+    loss: Float[Tensor, ""] | None = None  # with labels
+    logits: Float[Tensor, "batch labels"] | None = None  # for each text a score for each label
+    hidden_states: HiddenStates | None = None  # with output_hidden_states
+    attentions: Attentions | None = None  # with output_attentions
+
+
+@dataclass(eq=False)
+class TokenClassifierOutput(ModelOutput):
+    "What a model that labels tokens returns."
+    loss: Float[Tensor, ""] | None = None  # with labels
+    logits: Float[Tensor, "batch seq labels"] | None = None  # for each token a score for each label
+    hidden_states: HiddenStates | None = None  # with output_hidden_states
+    attentions: Attentions | None = None  # with output_attentions
+
+# %% ../nbs/07_outputs.ipynb #outputs-50
+@dataclass(eq=False)
+class MultipleChoiceModelOutput(ModelOutput):
+    "What a model that picks one of several texts returns."
+    loss: Float[Tensor, ""] | None = None  # with labels
+    logits: Float[Tensor, "questions choices"] | None = None  # for each choice a score
+    hidden_states: HiddenStates | None = None  # with output_hidden_states; every choice is a row of the batch
+    attentions: Attentions | None = None  # with output_attentions, likewise
+
+
+@dataclass(eq=False)
+class QuestionAnsweringModelOutput(ModelOutput):
+    "What a model that finds an answer in a text returns."
+    loss: Float[Tensor, ""] | None = None  # with both positions
+    start_logits: Float[Tensor, "batch seq"] | None = None  # for each token a score: the answer begins here
+    end_logits: Float[Tensor, "batch seq"] | None = None  # and: it ends here
+    hidden_states: HiddenStates | None = None  # with output_hidden_states
+    attentions: Attentions | None = None  # with output_attentions

@@ -13,8 +13,6 @@ import torch
 from torch import nn
 
 from .config import BertConfig, is_count, require, validate
-from .embeddings import BertEmbeddings
-from .encoder import BertEncoder
 
 # %% ../nbs/19_surgery.ipynb #surgery-06
 @torch.no_grad()
@@ -42,14 +40,21 @@ def resize_(table: nn.Embedding, rows: int, std: float) -> None:
 
 # %% ../nbs/19_surgery.ipynb #surgery-18
 class WordTable(nn.Module):
-    "For a model with a config, `embeddings` and an `encoder`: its word table."
+    "For a model with a config, and `embeddings` and an `encoder` in its `base_model`: its word table."
     config: BertConfig
-    embeddings: BertEmbeddings
-    encoder: BertEncoder
+    base_model_prefix = "bert"  # the attribute in which a model with a head keeps the BERT below it
+
+    @property
+    def base_model(self) -> Any:
+        "The BERT below the head; a model without a head is its own."
+        return getattr(self, self.base_model_prefix, self)
+
+    def tie_weights(self) -> None:
+        "Nothing to do, unless a head shares the word table."
 
     def get_input_embeddings(self) -> nn.Embedding:
         "The word table."
-        return self.embeddings.word_embeddings
+        return self.base_model.embeddings.word_embeddings
 
     def set_input_embeddings(self, value: nn.Embedding) -> None:
         "Put another word table in. The config follows; an error if the table does not fit."
@@ -57,8 +62,9 @@ class WordTable(nn.Module):
             raise TypeError(f"value is a {type(value).__name__}, expected a torch.nn.Embedding")
         hidden = self.config.hidden_size
         require(value.embedding_dim == hidden, "value.embedding_dim", value.embedding_dim, f"hidden_size ({hidden})")
-        self.embeddings.word_embeddings = value
+        self.base_model.embeddings.word_embeddings = value
         self.config.vocab_size = value.num_embeddings
+        self.tie_weights()
 
 # %% ../nbs/19_surgery.ipynb #surgery-27
 class Resizing(WordTable):
@@ -77,6 +83,7 @@ class Resizing(WordTable):
         if rows != table.num_embeddings:
             resize_(table, rows, self.config.initializer_range)
         self.config.vocab_size = rows
+        self.tie_weights()
         return table
 
 # %% ../nbs/19_surgery.ipynb #surgery-45
@@ -107,18 +114,18 @@ class Surgery(Resizing):
         pruned = join_heads(self.config.pruned_heads, heads_to_prune)
         validate(replace_field(self.config, "pruned_heads", pruned))
         self.config.pruned_heads = pruned
-        prune_(self.encoder.layer, pruned)
+        prune_(self.base_model.encoder.layer, pruned)
 
     def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: dict[str, Any] | None = None) -> None:
         "In training keep only what goes into each layer; the backward pass computes the rest a second time."
-        self.encoder.gradient_checkpointing = True
-        self.encoder.checkpoint_options = {"use_reentrant": False} | (gradient_checkpointing_kwargs or {})
+        self.base_model.encoder.gradient_checkpointing = True
+        self.base_model.encoder.checkpoint_options = {"use_reentrant": False} | (gradient_checkpointing_kwargs or {})
 
     def gradient_checkpointing_disable(self) -> None:
         "Keep everything again."
-        self.encoder.gradient_checkpointing = False
+        self.base_model.encoder.gradient_checkpointing = False
 
     @property
     def is_gradient_checkpointing(self) -> bool:
         "Whether it is on."
-        return self.encoder.gradient_checkpointing
+        return self.base_model.encoder.gradient_checkpointing

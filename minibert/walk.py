@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from .check import difference
 from .model import BertModel
+from .tokenizer import BertTokenizer
 from .trace import record
 
 # %% ../nbs/12_walk.ipynb #walk-05
@@ -35,26 +36,19 @@ PADDING = 2
 
 def encode(
     text: str,  # any text; cut to the length that the model can take
-    folder: str | Path,  # a checkpoint with a tokenizer.json
+    folder: str | Path,  # a checkpoint with a tokenizer
     limit: int,  # the most tokens that the model can take, padding included
 ) -> tuple[list[str], dict[str, Tensor], int]:  # tokens; inputs, each (1, seq); how many tokens were cut off
     "The tokens of `text` followed by some padding; a `ValueError` if there is nothing in the text to make a token of."
-    from tokenizers import Tokenizer
-
     if limit < 3 + PADDING:
         raise ValueError(f"limit is {limit}, expected room for [CLS], a token, [SEP] and {PADDING} of padding")
-    path = Path(folder) / "tokenizer.json"
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # tokenizers raises nothing more special
-        raise ValueError(f"{path}: {error}") from error
-    tokenizer.no_padding()
-    tokenizer.enable_truncation(limit - PADDING)
-    encoding = tokenizer.encode(text)
+    tokenizer = BertTokenizer.from_pretrained(folder)
+    found = tokenizer(text, truncation=True, max_length=limit - PADDING, return_overflowing_tokens=True)
+    encoding, *overflowing = found.encodings
     if all(encoding.special_tokens_mask):
         raise ValueError(f"text is {text!r}, expected at least one word")
-    cut_off = sum(part.special_tokens_mask.count(0) for part in encoding.overflowing)
-    encoding.pad(len(encoding.ids) + PADDING)
+    cut_off = sum(part.special_tokens_mask.count(0) for part in overflowing)
+    encoding.pad(len(encoding.ids) + PADDING, pad_id=tokenizer.pad_token_id, pad_token=tokenizer.pad_token)
     ids, segments, mask = (torch.tensor([x]) for x in (encoding.ids, encoding.type_ids, encoding.attention_mask))
     return encoding.tokens, {"input_ids": ids, "token_type_ids": segments, "attention_mask": mask}, cut_off
 

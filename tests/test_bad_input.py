@@ -265,6 +265,33 @@ def test_config_changed_after_it_was_made():
         BertModel(config)
 
 
+LABELS = {
+    "no labels": ({"num_labels": 0}, "num_labels is 0, expected a whole number from 1 up"),
+    "no names": ({"id2label": {}}, "id2label is {}, expected a dictionary: 0, 1, 2, … to the names of the labels"),
+    "another number": ({"id2label": {0: "no", 1: "yes"}, "num_labels": 3}, "num_labels is 3, expected 2"),
+    "another number of ids": ({"label2id": {"no": 0, "yes": 1}, "num_labels": 3}, "num_labels is 3, expected 2"),
+    "numbered from 1": ({"id2label": {1: "no", 2: "yes"}}, "id2label is {1: 'no', 2: 'yes'}, expected a dictionary"),
+    "ids from 1": ({"label2id": {"no": 1}}, "id2label is {1: 'no'}, expected a dictionary"),
+    "a list": ({"id2label": ["no", "yes"]}, "id2label is ['no', 'yes'], expected a dictionary"),
+    "a list of ids": ({"label2id": ["no", "yes"]}, "label2id is ['no', 'yes'], expected a dictionary"),
+}
+
+
+@pytest.mark.parametrize(("fields", "message"), LABELS.values(), ids=LABELS.keys())
+def test_labels_that_do_not_fit(fields, message, as_a_user):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        BertConfig(**fields)
+
+
+def test_labels_that_are_set_later(as_a_user):
+    config = BertConfig(num_labels=3)
+    with pytest.raises(ValueError, match="num_labels is 0, expected a whole number from 1 up"):
+        config.num_labels = 0
+    config.id2label = {0: "zero", 2: "two"}
+    with pytest.raises(ValueError, match="id2label is {0: 'zero', 2: 'two'}, expected a dictionary"):
+        BertModel(config)
+
+
 def test_misspelt_config_field():
     with pytest.raises(TypeError, match="hiden_size"):
         BertConfig(hiden_size=768)

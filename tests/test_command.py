@@ -190,7 +190,7 @@ def test_npz_is_whole_or_not_there(run, tmp_path, monkeypatch):
     ("words", "error"),
     [
         (["trace", "  "], "ValueError: text is"),
-        (["trace", TEXT, "--model", "nowhere"], "FileNotFoundError: nowhere/config.json"),
+        (["trace", TEXT, "--model", "nowhere"], "FileNotFoundError: nowhere does not exist"),
         (["trace", TEXT, "--npz", "nowhere/t.npz"], "FileNotFoundError: nowhere does not exist"),
         (["trace", TEXT, "--npz", ".", "--force"], "ValueError: . is no ordinary file"),
         (["compare", "nowhere"], "FileNotFoundError: there is neither a file nor a module 'nowhere'"),

@@ -12,9 +12,13 @@ from minibert.config import BertConfig
 NAMES = [field.name for field in fields(BertConfig) if field.name not in BertConfig.NOT_STORED]
 
 
+BOTH = {"id2label": {"0": "yes", "1": "no"}, "label2id": {"yes": 0, "no": 1}}
+LABELS = [{}, {"num_labels": 1}, {"num_labels": 3}, {"id2label": {0: "no"}}, BOTH, BOTH | {"num_labels": 2}]
+
+
 @st.composite
 def configs(draw):
-    chosen = differential.draw_fields(differential.Draw(draw))
+    chosen = differential.draw_fields(differential.Draw(draw)) | draw(st.sampled_from(LABELS))
     return chosen if isinstance(chosen["hidden_act"], str) else chosen | {"hidden_act": "gelu_new"}
 
 
