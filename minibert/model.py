@@ -9,7 +9,7 @@ __all__ = ['Mask', 'EncoderMask', 'BertPreTrainedModel', 'BertParts', 'check_enc
 import warnings
 from typing import Any, cast
 from jaxtyping import Float, Int, Shaped
-from torch import Tensor, nn
+from torch import Tensor
 
 from .cache import Cache, cached_tokens, check_cache
 from .config import BertConfig, require, validate
