@@ -807,7 +807,7 @@ d = { 'settings': { 'branch': 'main',
                                   'minibert.weights.shards': ('weights.html#shards', 'minibert/weights.py'),
                                   'minibert.weights.step': ('weights.html#step', 'minibert/weights.py'),
                                   'minibert.weights.take': ('weights.html#take', 'minibert/weights.py'),
-                                  'minibert.weights.value': ('weights.html#value', 'minibert/weights.py'),
                                   'minibert.weights.view_tensor': ('weights.html#view_tensor', 'minibert/weights.py'),
+                                  'minibert.weights.written': ('weights.html#written', 'minibert/weights.py'),
                                   'minibert.weights.zip_list': ('weights.html#zip_list', 'minibert/weights.py'),
                                   'minibert.weights.zip_program': ('weights.html#zip_program', 'minibert/weights.py')}}}

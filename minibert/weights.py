@@ -6,7 +6,7 @@
 __all__ = ['HEADER_LIMIT', 'DTYPES', 'Entry', 'MOST_TENSORS', 'PICKLE_LIMIT', 'MOST_STEPS', 'KINDS', 'TYPES', 'FUNCTIONS',
            'VALUES', 'EMPTY', 'TAKES', 'TAKES_MARKED', 'STEPS', 'KNOWN', 'OLDEST_FOR_PICKLES', 'INDEX_LIMIT', 'WEIGHTS',
            'OTHERS', 'read_header', 'are_counts', 'read_entry', 'read_entries', 'read_tensor', 'view_tensor', 'Stored',
-           'open_safetensors', 'need', 'Named', 'Paper', 'note_storage', 'add_parts', 'call', 'make', 'take', 'value',
+           'open_safetensors', 'need', 'Named', 'Paper', 'note_storage', 'add_parts', 'call', 'make', 'take', 'written',
            'step', 'check_pickle', 'zip_list', 'zip_program', 'check_zip', 'check_legacy', 'check_bin', 'check_loaded',
            'own_memory', 'open_bin', 'shards', 'check_shard', 'find_weights', 'open_weights', 'count_nonfinite']
 
@@ -238,7 +238,7 @@ def take(paper: Paper, code: str) -> list[Any]:
     return taken
 
 # %% ../nbs/30_weights.ipynb #weights-35
-def value(paper: Paper, code: str, argument: Any) -> Any:
+def written(paper: Paper, code: str, argument: Any) -> Any:
     "What the instruction leaves on the stack."
     if code in ("BINGET", "LONG_BINGET"):
         need(not isinstance(paper.memo[argument], (tuple, list, dict)), "something with parts used twice")
@@ -257,7 +257,7 @@ def step(paper: Paper, code: str, argument: Any) -> None:
     elif code in ("BINPUT", "LONG_BINPUT"):
         paper.memo[argument] = paper.stack[-1]
     elif code not in ("PROTO", "STOP"):
-        paper.stack.append(value(paper, code, argument))
+        paper.stack.append(written(paper, code, argument))
 
 # %% ../nbs/30_weights.ipynb #weights-36
 def check_pickle(program: io.BytesIO, where: str, room: int) -> tuple[Any, dict[str, int]]:
@@ -381,7 +381,7 @@ def open_bin(file: BinaryIO, where: str) -> dict[str, Stored]:
         for name, tensor in check_loaded(value, where).items()
     }
 
-# %% ../nbs/30_weights.ipynb #weights-55
+# %% ../nbs/30_weights.ipynb #weights-57
 INDEX_LIMIT = 1_000_000
 
 
@@ -407,7 +407,7 @@ def check_shard(names: set[str], promised: set[str], where: str) -> None:
         if some:
             raise CheckpointError(f"{where} {what} {sorted(some)[0]:.100}, expected what the index says")
 
-# %% ../nbs/30_weights.ipynb #weights-57
+# %% ../nbs/30_weights.ipynb #weights-59
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 OTHERS = ("tf_model.h5", "flax_model.msgpack", "model.onnx", "model.ckpt.index", "bert_model.ckpt.index")
 
@@ -424,7 +424,7 @@ def find_weights(folder: Folder) -> str:
     hint = f"; {others[0]}, which it has, can be converted with transformers" if others else ""
     raise FileNotFoundError(f"{folder.path} holds no weights, expected {' or '.join(WEIGHTS)}{hint}")
 
-# %% ../nbs/30_weights.ipynb #weights-58
+# %% ../nbs/30_weights.ipynb #weights-60
 @contextmanager
 def open_weights(
     folder: Folder,
@@ -443,7 +443,7 @@ def open_weights(
             stored |= tensors
         yield stored
 
-# %% ../nbs/30_weights.ipynb #weights-66
+# %% ../nbs/30_weights.ipynb #weights-68
 def count_nonfinite(tensor: Tensor) -> int:
     "How many of the values are infinite or not a number."
     if tensor.numel() == 0 or all(limit.isfinite() for limit in torch.aminmax(tensor)):
