@@ -41,7 +41,7 @@ maximum_signature_line_length = 80
 toc_object_entries = False
 python_use_unqualified_type_names = True
 # Not documented here, so there is nothing to link to.
-ELSEWHERE = "argparse collections contextlib jaxtyping pathlib torch traceback types typing"
+ELSEWHERE = "argparse collections contextlib io jaxtyping pathlib torch traceback types typing"
 nitpick_ignore_regex = [("py:.*", rf"({'|'.join(ELSEWHERE.split())})\..*|Tensor|nn\..*")]
 
 html_theme = "furo"

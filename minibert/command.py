@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Both', 'ESSENTIALS', 'SMALL', 'print_rows', 'json_number', 'json_row', 'json_rows', 'check_place', 'write_npz',
            'progress', 'print_json', 'print_trace', 'run_trace', 'split_target', 'place_in', 'blaming',
-           'importing_from', 'find_code', 'import_code', 'load_class', 'listed', 'load_by_name', 'transformers_model',
+           'importing_from', 'find_code', 'import_code', 'load_class', 'load_by_name', 'transformers_model',
            'right_model', 'batch_for', 'not_returned', 'watched_slips', 'compare_own', 'compare_checkpoint',
            'json_pair', 'json_comparison', 'run_compare', 'add_trace', 'add_compare', 'command']
 
@@ -36,6 +36,7 @@ from .compare import Case, Comparison, compare, diagnose
 from .config import BertConfig
 from .grade import Complaint, in_float64
 from .lineup import Pair, is_close, tolerance
+from .loading import listed
 from .model import BertModel
 from .slips import SLIPS, Slip
 from .trace import Record, record, tensors
@@ -43,7 +44,6 @@ from .walk import HEADER, compare_row, encode, layer_progress, load_reference, m
 
 # %% ../nbs/27_command.ipynb #command-06
 Both = tuple[Tensor | None, Tensor | None]  # minibert's tensor and the reference's; None where one lacks it
-
 
 # %% ../nbs/27_command.ipynb #command-07
 def print_rows(
@@ -67,7 +67,6 @@ def print_rows(
 def json_number(value: float) -> float | None:
     "The number as JSON can hold it: None for nan and for the infinities."
     return value if math.isfinite(value) else None
-
 
 # %% ../nbs/27_command.ipynb #command-11
 def json_row(name: str, tensor: Tensor, sources: Iterable[str]) -> dict[str, Any]:
@@ -104,7 +103,6 @@ def check_place(path: Path, force: bool) -> None:
     if path.exists() and not force:
         raise FileExistsError(f"{path} is there already: choose another name, or replace it with --force")
 
-
 # %% ../nbs/27_command.ipynb #command-17
 def write_npz(path: Path, trace: Record) -> None:
     "Write all tensors into one file, by name: the whole file, or none."
@@ -133,7 +131,6 @@ ESSENTIALS = (
 def print_json(**values: Any) -> None:
     "Print one JSON object, which begins with minibert's version."
     print(json.dumps({"minibert": __version__} | values, indent=1, allow_nan=False))
-
 
 # %% ../nbs/27_command.ipynb #command-22
 def print_trace(options: argparse.Namespace, config: BertConfig, tokens: list[str], cut_off: int,
@@ -190,7 +187,6 @@ def place_in(root: Path, error: BaseException) -> str:
             return f" ({path.relative_to(root)}, line {frame.lineno}, in {frame.name}: {frame.line})"
     return ""
 
-
 # %% ../nbs/27_command.ipynb #command-29
 @contextmanager
 def blaming(
@@ -222,7 +218,6 @@ def importing_from(root: Path) -> Iterator[None]:
             if root in file.parents and "site-packages" not in file.parts:
                 del sys.modules[name]
 
-
 # %% ../nbs/27_command.ipynb #command-32
 def find_code(place: str) -> Path:
     "The folder that a Python file, a package's folder or a dotted name is imported from; an error if there is none."
@@ -252,7 +247,6 @@ def import_code(place: str) -> ModuleType:
     spec.loader.exec_module(module)
     return module
 
-
 # %% ../nbs/27_command.ipynb #command-34
 def load_class(place: str, name: str, root: Path) -> type[nn.Module]:
     "The reader's class; a `Complaint` if the import fails, or if there is no such class of modules."
@@ -268,12 +262,6 @@ def load_class(place: str, name: str, root: Path) -> type[nn.Module]:
     return found
 
 # %% ../nbs/27_command.ipynb #command-36
-def listed(names: list[str]) -> str:
-    "The first three names, and how many more there are."
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-
-
-# %% ../nbs/27_command.ipynb #command-37
 def load_by_name(mine: nn.Module, theirs: nn.Module) -> None:
     "Give mine the weights of theirs; a `Complaint` that says what is missing, unknown or of another shape."
     found, expected = (dict(model.named_parameters()) for model in (mine, theirs))
@@ -287,7 +275,7 @@ def load_by_name(mine: nn.Module, theirs: nn.Module) -> None:
         raise Complaint(f"your model does not take the weights: {'; '.join([*problems, *wrong[:3]])}")
     mine.load_state_dict(mine.state_dict() | expected)
 
-# %% ../nbs/27_command.ipynb #command-40
+# %% ../nbs/27_command.ipynb #command-39
 SMALL: dict[str, Any] = SIZES | {"layer_norm_eps": 1e-3}
 
 
@@ -297,8 +285,7 @@ def transformers_model(fields: dict[str, Any]) -> nn.Module:
 
     return transformers.BertModel(transformers.BertConfig(**fields, attn_implementation="eager"))
 
-
-# %% ../nbs/27_command.ipynb #command-41
+# %% ../nbs/27_command.ipynb #command-40
 def right_model(is_small: bool, is_transformers: bool) -> tuple[nn.Module, BertConfig]:
     "The model that the reader's is compared with, and the config to build the reader's from."
     if is_small:
@@ -308,14 +295,13 @@ def right_model(is_small: bool, is_transformers: bool) -> tuple[nn.Module, BertC
     config = BertConfig.from_json_file(folder / "config.json")
     return load_reference(folder) if is_transformers else BertModel.from_pretrained(folder), config
 
-
-# %% ../nbs/27_command.ipynb #command-42
+# %% ../nbs/27_command.ipynb #command-41
 def batch_for(config: BertConfig) -> dict[str, Any]:
     "Three rows of random ids with padding and, if the model has them, two segments."
     inputs = sample_batch(config.vocab_size, seq=min(7, config.max_position_embeddings))
     return inputs | {"token_type_ids": inputs["token_type_ids"].clamp(max=config.type_vocab_size - 1)}
 
-# %% ../nbs/27_command.ipynb #command-44
+# %% ../nbs/27_command.ipynb #command-43
 def not_returned(mine: Any, theirs: Any) -> list[str]:
     "Which of the reference's results is not among those of mine."
     ours = tensors(mine) or tensors(getattr(mine, "__dict__", None))
@@ -325,7 +311,7 @@ def not_returned(mine: Any, theirs: Any) -> list[str]:
         if not any(x.shape == right.shape and is_close(x, right, tolerance(right.dtype)) for x in ours)
     ]  # fmt: skip
 
-# %% ../nbs/27_command.ipynb #command-47
+# %% ../nbs/27_command.ipynb #command-46
 def watched_slips() -> Iterable[Slip]:
     "The slips to try, with a bar for whoever sits before a terminal."
     if not sys.stderr.isatty() or find_spec("tqdm") is None:
@@ -334,8 +320,7 @@ def watched_slips() -> Iterable[Slip]:
 
     return tqdm(SLIPS.values(), desc="slips", unit="slip", leave=False)
 
-
-# %% ../nbs/27_command.ipynb #command-48
+# %% ../nbs/27_command.ipynb #command-47
 @torch.no_grad()
 def compare_own(place: str, name: str, is_small: bool, is_transformers: bool) -> tuple[Comparison, list[str]]:
     "A class of the reader's beside the right model; and what else is wrong with it."
@@ -353,14 +338,14 @@ def compare_own(place: str, name: str, is_small: bool, is_transformers: bool) ->
         found = diagnose(Case(ours, record(theirs, **inputs), theirs, (), inputs, None), watched_slips())
         return found, not_returned(results[-1], theirs(**inputs)) if found.agrees else []
 
-# %% ../nbs/27_command.ipynb #command-50
+# %% ../nbs/27_command.ipynb #command-49
 @torch.no_grad()
 def compare_checkpoint(folder: Path) -> tuple[Comparison, list[str]]:
     "What minibert computes with a checkpoint's weights, beside what transformers does."
     mine = BertModel.from_pretrained(folder)
     return compare(mine, load_reference(folder), slips=watched_slips(), **batch_for(mine.config)), []
 
-# %% ../nbs/27_command.ipynb #command-51
+# %% ../nbs/27_command.ipynb #command-50
 def json_pair(row: Pair) -> dict[str, Any]:
     "One tensor of the reference, and what was found for it."
     gap = row.difference
@@ -369,8 +354,7 @@ def json_pair(row: Pair) -> dict[str, Any]:
         **{"how": row.how, "difference": None if gap is None else json_number(gap)},
     }
 
-
-# %% ../nbs/27_command.ipynb #command-52
+# %% ../nbs/27_command.ipynb #command-51
 def json_comparison(found: Comparison) -> dict[str, Any]:
     "A comparison, in words and numbers that JSON has."
     right, equal = found.lineup.right, found.lineup.equal
@@ -383,7 +367,7 @@ def json_comparison(found: Comparison) -> dict[str, Any]:
         "rows": [json_pair(row) for row in found.lineup],
     }
 
-# %% ../nbs/27_command.ipynb #command-53
+# %% ../nbs/27_command.ipynb #command-52
 def run_compare(options: argparse.Namespace) -> int:
     "Compare a checkpoint or the reader's own BERT, and print what was found; 1 if something is wrong, else 0."
     place, name = split_target(options.target)
@@ -404,7 +388,7 @@ def run_compare(options: argparse.Namespace) -> int:
         print(*complaints, found, sep="\n")
     return int(not agrees)
 
-# %% ../nbs/27_command.ipynb #command-55
+# %% ../nbs/27_command.ipynb #command-54
 def add_trace(commands: Any) -> None:
     "The words of `trace`."
     about = "Print a row for every tensor that a BERT computes from a text: name, shape, mean, standard deviation."
@@ -418,8 +402,7 @@ def add_trace(commands: Any) -> None:
     parser.add_argument("--force", action="store_true", help="replace FILE if it is there already")
     parser.set_defaults(run=run_trace)
 
-
-# %% ../nbs/27_command.ipynb #command-56
+# %% ../nbs/27_command.ipynb #command-55
 def add_compare(commands: Any) -> None:
     "The words of `compare`."
     about = "Compare two BERTs tensor by tensor: name the first that disagrees, and the mistake, if it is a known one."
@@ -433,7 +416,7 @@ then perhaps a colon and the class (BertModel); it is built from minibert's Bert
     parser.add_argument("--json", action="store_true", help="print one JSON object, and nothing else, to stdout")
     parser.set_defaults(run=run_compare)
 
-# %% ../nbs/27_command.ipynb #command-58
+# %% ../nbs/27_command.ipynb #command-57
 def command(
     arguments: list[str] | None = None,  # the words after `python -m minibert`; those of the shell, if left out
 ) -> int:  # the exit status

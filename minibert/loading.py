@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['LEGACY', 'BASE', 'FIELDS', 'HUB', 'CONFIG_LIMIT', 'FLOATS', 'modern', 'match_names', 'is_buffer', 'why_ignored',
-           'Fates', 'samples', 'indented', 'grouped', 'listed', 'LoadReport', 'Weightless', 'places', 'put', 'Plan',
-           'make_plan', 'check_missing', 'check_stored', 'make_new', 'read_source', 'fill', 'sort_options',
+           'Fates', 'samples', 'indented', 'grouped', 'listed', 'LoadReport', 'Weightless', 'places', 'place_parameter',
+           'Plan', 'make_plan', 'check_missing', 'check_stored', 'make_new', 'read_source', 'fill', 'sort_options',
            'stored_config', 'with_changes', 'check_plausible', 'choose_dtype', 'find_checkpoint', 'build', 'load_into',
            'Loading']
 
@@ -165,7 +165,7 @@ def places(model: nn.Module) -> dict[str, list[tuple[nn.Module, str]]]:
     return found
 
 
-def put(spots: list[tuple[nn.Module, str]], value: Tensor) -> None:
+def place_parameter(spots: list[tuple[nn.Module, str]], value: Tensor) -> None:
     "Make `value` the parameter in all these places."
     parameter = nn.Parameter(value, requires_grad=value.is_floating_point())
     for module, leaf in spots:
@@ -233,7 +233,7 @@ def make_new(model: nn.Module, names: Iterable[str], dtype: torch.dtype, std: fl
         if any(module in modules for module, _ in where):
             parameter = getattr(*where[0])
             numbers = torch.empty(parameter.shape) if parameter.is_meta else parameter.detach()
-            put(where, numbers.to(dtype))
+            place_parameter(where, numbers.to(dtype))
     for module in modules:
         if isinstance(module, (nn.Linear, nn.Embedding, nn.LayerNorm)):
             module.reset_parameters()
@@ -260,7 +260,7 @@ def fill(model: nn.Module, plan: Plan, dtype: torch.dtype, allow_nonfinite: bool
             if not allow_nonfinite:
                 raise CheckpointError(f"{sources[0].place} {found}; allow_nonfinite=True loads it nevertheless")
             plan.report.nonfinite[name] = count
-        put(spots[name], tensor)
+        place_parameter(spots[name], tensor)
         plan.report.used.append(name)
 
 # %% ../nbs/31_loading.ipynb #loading-50

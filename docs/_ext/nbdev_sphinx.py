@@ -189,6 +189,11 @@ def describe_parameters(app, what, name, obj, options, lines):
     lines[:] = [CODE.sub(r"``\1``\\ ", line) for line in lines]
 
 
+def hide_factory(app, what, name, obj, options, signature, returns):
+    """`<factory>`, the default of a field that is made anew each time, is no Python that Sphinx could read."""
+    return signature and signature.replace("<factory>", "..."), returns
+
+
 def skip_fields(app, what, name, obj, skip, options):
     """A class shows its methods and properties; its fields stand among its parameters."""
     return skip or not (inspect.isroutine(obj) or isinstance(obj, property))
@@ -198,5 +203,6 @@ def setup(app):
     app.setup_extension("sphinx.ext.autodoc")
     app.connect("builder-inited", write_pages)
     app.connect("autodoc-process-docstring", describe_parameters)
+    app.connect("autodoc-process-signature", hide_factory)
     app.connect("autodoc-skip-member", skip_fields)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
