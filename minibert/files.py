@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['OPEN_FLAGS', 'SIGNS', 'LEVELS', 'HUB_NAME', 'CheckpointError', 'is_plain', 'inside', 'open_inside', 'looks_like',
-           'one_of_each', 'json_number', 'check_readable', 'parse_json', 'folder_number', 'SameFolder', 'Folder',
+           'one_of_each', 'whole_number', 'check_readable', 'parse_json', 'folder_number', 'SameFolder', 'Folder',
            'fetch', 'find_folder']
 
 # %% ../nbs/28_files.ipynb #files-02
@@ -85,7 +85,7 @@ def one_of_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return values
 
 
-def json_number(digits: str) -> int | float:
+def whole_number(digits: str) -> int | float:
     "The whole number that stands in JSON; `-0` is no such number."
     return -0.0 if digits == "-0" else int(digits)
 
@@ -107,7 +107,7 @@ def check_readable(values: Any) -> None:
 def parse_json(content: bytes, where: str | Path) -> dict[str, Any]:
     "The object that the bytes spell in JSON; a `CheckpointError` that names `where` they are from."
     try:
-        values = json.loads(content.decode("utf-8"), object_pairs_hook=one_of_each, parse_int=json_number)
+        values = json.loads(content.decode("utf-8"), object_pairs_hook=one_of_each, parse_int=whole_number)
         check_readable(values)
     except RecursionError:
         raise CheckpointError(f"{where} is nested too deeply, expected JSON of a few levels") from None
