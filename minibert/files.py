@@ -97,7 +97,7 @@ def check_readable(values: Any) -> None:
     "A `RecursionError` for what is nested too deeply, a `UnicodeError` for text that cannot be written."
     level = [values]
     for _ in range(LEVELS + 1):
-        "".join(item for item in level if isinstance(item, str)).encode()
+        "".join(item for item in level if isinstance(item, str)).encode()  # fails for half a character
         inner = [[*item, *item.values()] if isinstance(item, dict) else item for item in level]
         level = [item for items in inner if isinstance(items, list) for item in items]
     if level:
@@ -134,7 +134,7 @@ class SameFolder:
         self.path, self.number = Path(path), folder_number(path)
         if hasattr(os, "O_DIRECTORY"):
             handle = os.open(path, getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY)
-            finalize(self, os.close, handle)
+            finalize(self, os.close, handle)  # held open meanwhile, so that its number is not given to another
             self.number = os.fstat(handle).st_ino
 
     @contextmanager
@@ -166,7 +166,7 @@ class Folder(SameFolder):
         with self.open(name) as file:
             content = file.read(limit + 1)
         if len(content) > limit:
-            raise CheckpointError(f"{self.path / name} has more than {limit:,} bytes, expected fewer")
+            raise CheckpointError(f"{self.path / name} has more than {limit:,} bytes, expected at most that")
         return content
 
     def json(self, name: str, limit: int) -> dict[str, Any]:
@@ -186,7 +186,7 @@ def fetch(name: str, patterns: list[str], options: dict[str, Any]) -> str:
         raise ModuleNotFoundError(f"{name!r} is no folder here; {hint}") from None
     try:
         return snapshot_download(name, allow_patterns=patterns, **options)
-    except Exception as error:  # of many kinds: no network, no such model, no permission
+    except Exception as error:  # of many kinds, and to the caller all mean: not to be had
         says = " ".join(str(error).split())
         raise FileNotFoundError(f"{name!r} is no folder here, and the hub did not give it: {says}") from error
 

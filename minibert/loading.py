@@ -352,9 +352,10 @@ def build(cls: type, config: BertConfig, options: dict[str, Any], where: str) ->
 
 def load_into(
     model: nn.Module, std: float, stored: dict[str, Stored], dtype: torch.dtype, source: str,
-    new_head: bool, ignore_mismatched_sizes: bool, allow_nonfinite: bool,
+    allowed: tuple[bool, bool, bool],  # a new head, sizes that do not match, values that are no finite numbers
 ) -> LoadReport:  # fmt: skip
     "Give a model without numbers those of a file; an error, before most of them are read, where it does not fit."
+    new_head, ignore_mismatched_sizes, allow_nonfinite = allowed
     shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     plan = make_plan(model, stored, LoadReport(type(model).__name__, source))
     check_missing(plan, shapes, new_head)
@@ -390,6 +391,6 @@ class Loading(nn.Module):
         with open_weights(folder, mmap) as stored:
             check_plausible(config, stored, where)
             model, wanted = build(cls, config, building, where), choose_dtype(dtype, config, stored)
-            switches = (new_head, ignore_mismatched_sizes, allow_nonfinite)
-            model.load_report = load_into(model, config.initializer_range, stored, wanted, where, *switches)
+            allowed = (new_head, ignore_mismatched_sizes, allow_nonfinite)
+            model.load_report = load_into(model, config.initializer_range, stored, wanted, where, allowed)
         return model.eval()

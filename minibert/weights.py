@@ -4,22 +4,25 @@
 
 # %% auto #0
 __all__ = ['HEADER_LIMIT', 'DTYPES', 'Entry', 'MOST_TENSORS', 'PICKLE_LIMIT', 'MOST_STEPS', 'KINDS', 'TYPES', 'FUNCTIONS',
-           'VALUES', 'EMPTY', 'TAKES', 'TAKES_MARKED', 'STEPS', 'KNOWN', 'OLDEST_FOR_PICKLES', 'INDEX_LIMIT', 'WEIGHTS',
-           'OTHERS', 'read_header', 'are_counts', 'read_entry', 'read_entries', 'read_tensor', 'view_tensor', 'Stored',
-           'open_safetensors', 'need', 'Named', 'Paper', 'note_storage', 'add_parts', 'call', 'make', 'take', 'written',
-           'step', 'check_pickle', 'zip_list', 'zip_program', 'check_zip', 'check_legacy', 'check_bin', 'check_loaded',
-           'own_memory', 'open_bin', 'shards', 'check_shard', 'find_weights', 'open_weights', 'count_nonfinite']
+           'TUPLES', 'CONTAINERS', 'NOTES', 'USES', 'KNOWN', 'OLDEST_FOR_PICKLES', 'INDEX_LIMIT', 'WEIGHTS', 'OTHERS',
+           'size_and_start', 'read_header', 'are_counts', 'read_entry', 'read_entries', 'read_tensor', 'view_tensor',
+           'Stored', 'open_safetensors', 'need', 'check_instructions', 'Rehearsal', 'check_pickle', 'zip_list',
+           'zip_program', 'check_zip', 'check_legacy', 'check_bin', 'check_loaded', 'own_memory', 'open_bin', 'shards',
+           'check_shard', 'find_weights', 'open_weights', 'count_nonfinite']
 
 # %% ../nbs/30_weights.ipynb #weights-02
 import io
 import math
 import mmap
+import pickle
 import pickletools
 import re
+import reprlib
 import zipfile
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, BinaryIO
 
@@ -32,9 +35,16 @@ from .files import CheckpointError, Folder, is_plain, looks_like, parse_json
 HEADER_LIMIT = 1_000_000
 
 
+def size_and_start(file: BinaryIO) -> tuple[int, bytes]:
+    "How many bytes a file has, and the first of them."
+    size = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    return size, file.read(64)
+
+
 def read_header(file: BinaryIO, where: str) -> tuple[dict[str, Any], int, int]:
     "The header of a safetensors file, where its numbers begin, and how many bytes of them there are."
-    size, start = file.seek(0, 2), (file.seek(0), file.read(64))[1]
+    size, start = size_and_start(file)
     length = int.from_bytes(start[:8], "little")
     if size < 8 or length > min(HEADER_LIMIT, size - 8):
         found = looks_like(start) or (
@@ -52,8 +62,6 @@ DTYPES = {
     "BOOL": torch.bool,
 }
 Entry = tuple[torch.dtype, tuple[int, ...], int, int]  # type, shape, and where it begins and ends
-
-
 MOST_TENSORS = 5_000
 
 
@@ -69,7 +77,7 @@ def read_entry(entry: Any, place: str) -> Entry:
     name, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(name, str) or name not in DTYPES:
         raise CheckpointError(f"{place} has dtype {str(name)[:80]!r}, expected one of {', '.join(DTYPES)}")
-    countable = are_counts(shape, 8) and math.prod(size or 1 for size in shape) < 2**63
+    countable = are_counts(shape, 8) and math.prod(size or 1 for size in shape) < 2**63  # a 0 must not hide the others
     if not (countable and are_counts(offsets, 2) and len(offsets) == 2):
         found = f"shape {str(shape)[:80]} and data_offsets {str(offsets)[:80]}"
         raise CheckpointError(f"{place} has {found}, expected at most 8 axes and 2 places, whole numbers from 0 up")
@@ -106,7 +114,7 @@ def read_tensor(file: BinaryIO, place: str, dtype: torch.dtype, shape: tuple[int
     count = math.prod(shape) * dtype.itemsize
     memory = torch.empty(count + 64, dtype=torch.uint8)
     shift = (start - memory.data_ptr()) % 64
-    part = memory[0 if shift % dtype.itemsize else shift :][:count]
+    part = memory[0 if shift % dtype.itemsize else shift :][:count]  # 0 where no such number can begin
     file.seek(start)
     found = file.readinto(part.numpy()) if count else 0  # type: ignore[attr-defined]
     if found != count:
@@ -143,7 +151,7 @@ def open_safetensors(file: BinaryIO, where: str, is_mapped: bool) -> dict[str, S
         stored[name] = Stored(place, dtype, shape, read)
     return stored
 
-# %% ../nbs/30_weights.ipynb #weights-31
+# %% ../nbs/30_weights.ipynb #weights-33
 PICKLE_LIMIT, MOST_STEPS = 500_000, 100_000  # some eight times what bert-large takes
 KINDS = {
     **{"Double": torch.float64, "Float": torch.float32, "Half": torch.float16, "BFloat16": torch.bfloat16},
@@ -152,12 +160,13 @@ KINDS = {
 }
 TYPES = {f"torch {kind}Storage": dtype for kind, dtype in KINDS.items()}
 FUNCTIONS = ("collections OrderedDict", "torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_parameter")
-VALUES = ("NONE", "BININT", "BININT1", "BININT2", "LONG1", "BINUNICODE", "BINSTRING", "SHORT_BINSTRING")
-EMPTY = {"EMPTY_TUPLE": tuple, "EMPTY_LIST": list, "EMPTY_DICT": dict}
-TAKES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3, "APPEND": 2, "SETITEM": 3, "REDUCE": 2, "BUILD": 2, "BINPERSID": 1}
-TAKES_MARKED = {"TUPLE": 0, "APPENDS": 1, "SETITEMS": 1}  # all since the mark, and so many before it
-STEPS = ("PROTO", "STOP", "MARK", "GLOBAL", "NEWTRUE", "NEWFALSE", "BINPUT", "LONG_BINPUT", "BINGET", "LONG_BINGET")
-KNOWN = {*VALUES, *EMPTY, *TAKES, *TAKES_MARKED, *STEPS}
+TUPLES, CONTAINERS = ("TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"), ("EMPTY_TUPLE", "EMPTY_LIST", "EMPTY_DICT")
+NOTES, USES = ("BINPUT", "LONG_BINPUT"), ("BINGET", "LONG_BINGET")
+KNOWN = {
+    *"PROTO STOP MARK GLOBAL NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 LONG1".split(),
+    *"BINUNICODE BINSTRING SHORT_BINSTRING APPEND APPENDS SETITEM SETITEMS REDUCE BUILD BINPERSID".split(),
+    *(*TUPLES, *CONTAINERS, *NOTES, *USES),
+}
 
 
 def need(ok: bool, found: str) -> None:
@@ -165,123 +174,72 @@ def need(ok: bool, found: str) -> None:
     if not ok:
         raise ValueError(found)
 
-
-@dataclass(frozen=True)
-class Named:
-    "What stands on paper for a function, a mark or a tensor."
-    name: str
-
-# %% ../nbs/30_weights.ipynb #weights-32
-@dataclass
-class Paper:
-    "What a pickle has written so far when it is run on paper."
-    stack: list[Any] = field(default_factory=list)
-    marks: list[int] = field(default_factory=list)  # places on the stack
-    memo: dict[int, Any] = field(default_factory=dict)
-    storages: dict[str, int] = field(default_factory=dict)  # how many bytes each has, by its key
-
-
-def note_storage(said: Any, storages: dict[str, int]) -> Named:
-    "Note how many bytes the numbers have that a pickle sends for."
-    is_storage = isinstance(said, tuple) and len(said) in (5, 6) and said[0] == "storage"
-    need(is_storage and said[5:] in ((), (None,)), "something else than a storage sent for")
-    _, kind, key, _, count = said[:5]
-    need(isinstance(kind, Named) and kind.name in TYPES and isinstance(key, str), "a storage of another kind")
-    need(type(count) is int and count >= 0, "a storage of no size")
-    size = count * TYPES[kind.name].itemsize
-    need(storages.setdefault(key, size) == size, "a storage of two sizes")
-    return Named("a storage")
-
-# %% ../nbs/30_weights.ipynb #weights-33
-def add_parts(code: str, container: Any, parts: list[Any]) -> Any:
-    "The list or the dictionary with more in it; `BUILD` adds only attributes, which nobody reads."
-    if code in ("APPEND", "APPENDS"):
-        need(isinstance(container, list), "something added to what is no list")
-        container.extend(parts)
-        return container
-    need(isinstance(container, dict), "something put into what is no dictionary")
-    if code != "BUILD":
-        need(all(isinstance(key, str) for key in parts[::2]), "a key that is no text")
-        container.update(zip(parts[::2], parts[1::2], strict=True))
-    return container
-
-
-def call(function: Any, arguments: Any) -> Any:
-    "What stands on paper for the result of a call."
-    need(isinstance(function, Named) and function.name in FUNCTIONS, f"a call of {type(function).__name__}")
-    need(isinstance(arguments, tuple), "a call without arguments")
-    if function.name != "collections OrderedDict":
-        return Named("a tensor")
-    need(not arguments, "a dictionary with arguments")
-    return {}
-
 # %% ../nbs/30_weights.ipynb #weights-34
-def make(code: str, parts: list[Any], storages: dict[str, int]) -> Any:
-    "What an instruction makes of these parts."
-    if code == "BINPERSID":
-        return note_storage(parts[0], storages)
-    if code == "REDUCE":
-        return call(*parts)
-    if not code.startswith("TUPLE"):
-        return add_parts(code, parts[0], parts[1:])
-    need(not any(isinstance(x, tuple) for part in parts if isinstance(part, tuple) for x in part), "deep tuples")
-    return tuple(parts)
-
-
-def take(paper: Paper, code: str) -> list[Any]:
-    "Off the stack what the instruction works on."
-    is_marked = code in TAKES_MARKED
-    start = paper.marks.pop() - TAKES_MARKED[code] if is_marked else len(paper.stack) - TAKES[code]
-    need(start >= (paper.marks[-1] if paper.marks else 0), "a stack that is too short")
-    taken = paper.stack[start:]
-    del paper.stack[start:]
-    return taken
-
-# %% ../nbs/30_weights.ipynb #weights-35
-def written(paper: Paper, code: str, argument: Any) -> Any:
-    "What the instruction leaves on the stack."
-    if code in ("BINGET", "LONG_BINGET"):
-        need(not isinstance(paper.memo[argument], (tuple, list, dict)), "something with parts used twice")
-        return paper.memo[argument]
-    if code in TAKES or code in TAKES_MARKED:
-        return make(code, take(paper, code), paper.storages)
-    if code in EMPTY:
-        return EMPTY[code]()
-    return {"GLOBAL": Named(str(argument)), "NEWTRUE": True, "NEWFALSE": False}.get(code, argument)
-
-
-def step(paper: Paper, code: str, argument: Any) -> None:
-    "One instruction."
-    if code == "MARK":
-        paper.marks.append(len(paper.stack))
-    elif code in ("BINPUT", "LONG_BINPUT"):
-        paper.memo[argument] = paper.stack[-1]
-    elif code not in ("PROTO", "STOP"):
-        paper.stack.append(written(paper, code, argument))
+def check_instructions(program: io.BytesIO, where: str) -> None:
+    "Read a pickle's instructions, without running any; an error for one that weights do not need."
+    noted, before, tuples = dict[int, str](), "", 0
+    for count, (code, argument, _) in enumerate(pickletools.genops(program)):
+        need(count < MOST_STEPS, f"more than {MOST_STEPS:,} steps")
+        if code.name not in KNOWN or code.name == "GLOBAL" and argument not in (*FUNCTIONS, *TYPES):
+            asked = str(argument).replace(" ", ".") if code.name in ("GLOBAL", "INST") else code.name
+            raise CheckpointError(f"{where} asks for {asked:.100}, expected weights only: it was not run")
+        number = argument if isinstance(argument, int) else 0
+        if code.name in NOTES:
+            need(number < MOST_STEPS, "a note of a far number")
+            noted[number] = before
+            continue
+        again = noted.get(number, "") if code.name in USES else ""
+        need(again not in (*TUPLES, *CONTAINERS), "something with parts used twice")
+        tuples += code.name in TUPLES
+        need(tuples <= 4 * MOST_TENSORS, "too many tuples")  # a tensor takes four
+        before = again or code.name
 
 # %% ../nbs/30_weights.ipynb #weights-36
+class Rehearsal(pickle.Unpickler):
+    "A pickle machine in which every function is a stand-in, and that notes how many bytes each storage has."
+
+    def __init__(self, program: io.BytesIO):
+        super().__init__(program, encoding="utf-8")
+        self.storages: dict[str, int] = {}
+
+    def find_class(self, module: str, name: str) -> Any:
+        "An ordered dictionary, a type of numbers, or a function that does nothing."
+        known = TYPES | {"collections OrderedDict": OrderedDict}
+        return known.get(f"{module} {name}", lambda *parts: None)
+
+    def persistent_load(self, said: Any) -> None:
+        "Note the size of a storage that is sent for."
+        is_storage = isinstance(said, tuple) and len(said) >= 5 and said[0] == "storage" and said[5:] in ((), (None,))
+        need(is_storage, "something other than a storage was sent for")
+        _, dtype, key, _, count = said[:5]
+        need(isinstance(dtype, torch.dtype) and isinstance(key, str), "a storage of another kind")
+        need(type(count) is int and count >= 0, "a storage of no size")
+        size = count * dtype.itemsize
+        need(self.storages.setdefault(key, size) == size, "a storage of two sizes")
+
+# %% ../nbs/30_weights.ipynb #weights-37
 def check_pickle(program: io.BytesIO, where: str, room: int) -> tuple[Any, dict[str, int]]:
-    "What the next pickle in the stream makes, and the bytes of its storages, at most `room`; nothing of it is run."
-    paper = Paper()
+    "What the next pickle in the stream makes of stand-ins, and the bytes of its storages, at most `room`."
+    start = program.tell()
     try:
-        for count, (code, argument, _) in enumerate(pickletools.genops(program)):
-            need(count < MOST_STEPS, f"more than {MOST_STEPS:,} steps")
-            if code.name not in KNOWN or code.name == "GLOBAL" and argument not in (*FUNCTIONS, *TYPES):
-                asked = str(argument).replace(" ", ".") if code.name in ("GLOBAL", "INST") else code.name
-                raise CheckpointError(f"{where} asks for {asked:.100}, expected weights only: it was not run")
-            step(paper, code.name, argument)
-        [made] = paper.stack
-        need(sum(paper.storages.values()) <= room, "more numbers than the file has room for")
+        check_instructions(program, where)
+        length = program.tell() - start
+        program.seek(start)
+        rehearsal = Rehearsal(io.BytesIO(program.read(length)))
+        made = rehearsal.load()
+        need(sum(rehearsal.storages.values()) <= room, "more numbers than the file has room for")
     except CheckpointError:
         raise
-    except Exception as error:  # whatever the bytes make pickletools stumble over
-        found = f"is no pickle of weights of at most {PICKLE_LIMIT:,} bytes: {str(error) or type(error).__name__:.100}"
-        raise CheckpointError(f"{where} {found}") from error
-    return made, paper.storages
+    except Exception as error:  # whatever the bytes make the two stumble over
+        found = str(error) or type(error).__name__
+        raise CheckpointError(f"{where} is no pickle of weights: {found:.100}") from error
+    return made, rehearsal.storages
 
-# %% ../nbs/30_weights.ipynb #weights-41
+# %% ../nbs/30_weights.ipynb #weights-42
 def zip_list(tail: bytes, size: int) -> tuple[int, int, int]:
     "From the last 98 bytes of a zip archive: where its list of files begins, how long it is, and where it has to end."
+    # The record at the end has 22 bytes: the list's length at 12, its beginning at 16. torch writes the long form, with
+    # two records before that one (56 and 20 bytes): the length at 40, the beginning at 48. In all 56 + 20 + 22 = 98.
     record, locator, end = tail[:56], tail[56:76], tail[76:]
     is_long, begin, length = locator[:4] == b"PK\x06\x07", slice(16, 20), slice(12, 16)
     if is_long:
@@ -289,7 +247,7 @@ def zip_list(tail: bytes, size: int) -> tuple[int, int, int]:
         end, begin, length = record if is_there else bytes(56), slice(48, 56), slice(40, 48)
     return int.from_bytes(end[begin], "little"), int.from_bytes(end[length], "little"), size - (98 if is_long else 22)
 
-# %% ../nbs/30_weights.ipynb #weights-42
+# %% ../nbs/30_weights.ipynb #weights-43
 def zip_program(file: BinaryIO, size: int) -> bytes:
     "The pickle in a zip archive; a `ValueError` unless nothing in it is packed, and no name stands twice."
     archive = zipfile.ZipFile(file)
@@ -316,22 +274,23 @@ def check_zip(file: BinaryIO, where: str, size: int) -> None:
         raise CheckpointError(f"{where} is no zip archive as torch writes them: it has {error!s:.200}") from error
     check_pickle(io.BytesIO(program), where, size)
 
-# %% ../nbs/30_weights.ipynb #weights-44
+# %% ../nbs/30_weights.ipynb #weights-45
 def check_legacy(file: BinaryIO, where: str, size: int) -> None:
     "A `CheckpointError` unless this is a file as torch wrote them before version 1.6."
     programs = io.BytesIO(file.read(PICKLE_LIMIT))
     _, _, _, (_, storages), (keys, _) = [check_pickle(programs, where, size) for _ in range(5)]
     are_texts = isinstance(keys, list) and all(isinstance(key, str) for key in keys)
     if not are_texts or sorted(keys) != sorted(storages):
-        raise CheckpointError(f"{where} has {str(keys)[:80]} as list of numbers, expected each of its tensors' once")
-    found, expected = size - programs.tell(), sum(8 + length for length in storages.values())
-    if found != expected:
-        raise CheckpointError(f"{where} has {found:,} bytes of numbers, expected {expected:,}")
+        found = f"has {reprlib.repr(keys)} as list of numbers"
+        raise CheckpointError(f"{where} {found}, expected each of its tensors' once")
+    there, expected = size - programs.tell(), sum(8 + length for length in storages.values())
+    if there != expected:
+        raise CheckpointError(f"{where} has {there:,} bytes of numbers, expected {expected:,}")
 
-# %% ../nbs/30_weights.ipynb #weights-45
+# %% ../nbs/30_weights.ipynb #weights-46
 def check_bin(file: BinaryIO, where: str) -> None:
     "A `CheckpointError` unless the file is one of the two kinds that torch writes, with nothing in it but tensors."
-    size, start = file.seek(0, 2), (file.seek(0), file.read(64))[1]
+    size, start = size_and_start(file)
     file.seek(0)
     if start.startswith(b"PK\x03\x04"):
         check_zip(file, where, size)
@@ -341,7 +300,7 @@ def check_bin(file: BinaryIO, where: str) -> None:
         raise CheckpointError(f"{where} {looks_like(start) or 'is not a file that torch.save writes'}")
     file.seek(0)
 
-# %% ../nbs/30_weights.ipynb #weights-47
+# %% ../nbs/30_weights.ipynb #weights-48
 def check_loaded(value: Any, where: str) -> dict[str, Tensor]:
     "The dictionary of tensors that came out of a pickle; an error if it is anything else."
     if not isinstance(value, dict):
@@ -361,7 +320,7 @@ def own_memory(tensor: Tensor) -> Tensor:
     is_own = tensor.is_contiguous() and tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
     return tensor.detach() if is_own else tensor.detach().clone(memory_format=torch.contiguous_format)
 
-# %% ../nbs/30_weights.ipynb #weights-48
+# %% ../nbs/30_weights.ipynb #weights-49
 OLDEST_FOR_PICKLES = (2, 10)
 
 
@@ -381,7 +340,7 @@ def open_bin(file: BinaryIO, where: str) -> dict[str, Stored]:
         for name, tensor in check_loaded(value, where).items()
     }
 
-# %% ../nbs/30_weights.ipynb #weights-57
+# %% ../nbs/30_weights.ipynb #weights-58
 INDEX_LIMIT = 1_000_000
 
 
@@ -407,7 +366,7 @@ def check_shard(names: set[str], promised: set[str], where: str) -> None:
         if some:
             raise CheckpointError(f"{where} {what} {sorted(some)[0]:.100}, expected what the index says")
 
-# %% ../nbs/30_weights.ipynb #weights-59
+# %% ../nbs/30_weights.ipynb #weights-60
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 OTHERS = ("tf_model.h5", "flax_model.msgpack", "model.onnx", "model.ckpt.index", "bert_model.ckpt.index")
 
@@ -424,7 +383,7 @@ def find_weights(folder: Folder) -> str:
     hint = f"; {others[0]}, which it has, can be converted with transformers" if others else ""
     raise FileNotFoundError(f"{folder.path} holds no weights, expected {' or '.join(WEIGHTS)}{hint}")
 
-# %% ../nbs/30_weights.ipynb #weights-60
+# %% ../nbs/30_weights.ipynb #weights-61
 @contextmanager
 def open_weights(
     folder: Folder,
@@ -443,7 +402,7 @@ def open_weights(
             stored |= tensors
         yield stored
 
-# %% ../nbs/30_weights.ipynb #weights-68
+# %% ../nbs/30_weights.ipynb #weights-69
 def count_nonfinite(tensor: Tensor) -> int:
     "How many of the values are infinite or not a number."
     if tensor.numel() == 0 or all(limit.isfinite() for limit in torch.aminmax(tensor)):
