@@ -952,7 +952,7 @@ BAD_FILES = [  # name of the case, files, what the error says
         "direction",
         {"tokenizer.json": tokenizer_json(truncation={"direction": "Up"})},
         CheckpointError,
-        "truncation.direction is 'Up', expected 'Left' or 'Right'",
+        "truncation.direction is 'Up', expected 'Right' or 'Left'",
     ),
     (
         "another version",
