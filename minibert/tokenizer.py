@@ -96,7 +96,7 @@ def whole(name: str, value: Any, least: int) -> int:
         raise ValueError(f"{name} is {number}, expected a whole number from {least} up")
     return number
 
-# %% ../nbs/29_tokenizer.ipynb #tokenizer-51
+# %% ../nbs/29_tokenizer.ipynb #tokenizer-52
 def call_options(options: dict[str, Any]) -> CallOptions:
     "The options of a call by name, checked one by one; a `TypeError` that lists the names if one is unknown."
     known = vars(CallOptions())
@@ -109,7 +109,7 @@ def call_options(options: dict[str, Any]) -> CallOptions:
             options = options | {name: whole(name, value, NUMBERS[name])}
     return CallOptions(**options)
 
-# %% ../nbs/29_tokenizer.ipynb #tokenizer-55
+# %% ../nbs/29_tokenizer.ipynb #tokenizer-58
 PADDING_WORDS: dict[Any, str] = {False: "do_not_pad", True: "longest"}
 TRUNCATION_WORDS: dict[Any, str] = {None: "do_not_truncate", False: "do_not_truncate", True: "longest_first"}
 
@@ -128,7 +128,7 @@ def resolve(options: CallOptions, limit: int) -> CallOptions:
         length = limit
     return replace(options, padding=padding, truncation=truncation, max_length=length)
 
-# %% ../nbs/29_tokenizer.ipynb #tokenizer-58
+# %% ../nbs/29_tokenizer.ipynb #tokenizer-61
 def check_together(options: CallOptions) -> None:
     "A `ValueError` where one resolved option does not fit another."
     length, multiple, cuts = options.max_length, options.pad_to_multiple_of, options.truncation != "do_not_truncate"
@@ -138,7 +138,7 @@ def check_together(options: CallOptions) -> None:
         found = f"stride is {options.stride} and max_length {length}"
         raise ValueError(f"{found}, expected a stride below {length - 2}, the room beside [CLS] and [SEP]")
 
-# %% ../nbs/29_tokenizer.ipynb #tokenizer-61
+# %% ../nbs/29_tokenizer.ipynb #tokenizer-64
 SURROGATE = re.compile("[\ud800-\udfff]")  # half a character, which UTF-8 cannot write
 TextPair = tuple[Any, Any]  # a text and a second one, which may be None; each a string, or a list of words
 
@@ -157,7 +157,7 @@ def check_text(text: Any, name: str, is_split: bool) -> None:
         found = f"{name} holds {half.group()!r} at {half.start()}"
         raise ValueError(f"{found}, half a character (a lone surrogate), expected text that UTF-8 can write")
 
-# %% ../nbs/29_tokenizer.ipynb #tokenizer-63
+# %% ../nbs/29_tokenizer.ipynb #tokenizer-66
 def row_of(first: Any, second: Any, place: str, is_split: bool) -> TextPair:
     "A row of a batch, checked; `first` may be a pair of strings."
     names = f"text{place}", f"text_pair{place}"
@@ -171,12 +171,11 @@ def row_of(first: Any, second: Any, place: str, is_split: bool) -> TextPair:
         check_text(second, names[1], is_split)
     return first, second
 
-# %% ../nbs/29_tokenizer.ipynb #tokenizer-65
+# %% ../nbs/29_tokenizer.ipynb #tokenizer-68
 def rows_of(text: Any, text_pair: Any, is_split: bool) -> tuple[list[TextPair], bool]:
     "The rows that a call asks for, and whether it was a batch."
     is_batch = isinstance(text, (list, tuple)) and (not is_split or bool(text) and isinstance(text[0], (list, tuple)))
     if not is_batch:
-        check_text(text, "text", is_split)
         first, second = row_of(text, text_pair, "", is_split)
         return [(first, second or None)], False
     if not text:
@@ -190,7 +189,7 @@ def rows_of(text: Any, text_pair: Any, is_split: bool) -> tuple[list[TextPair], 
     pairs = zip(text, text_pair, strict=True)
     return [row_of(first, second, f"[{i}]", is_split) for i, (first, second) in enumerate(pairs)], True
 
-# %% ../nbs/29_tokenizer.ipynb #tokenizer-73
+# %% ../nbs/29_tokenizer.ipynb #tokenizer-76
 def cut_row(first: Any, second: Any, options: CallOptions, side: str, row: int) -> None:
     "Shorten the encodings of a row's texts in place, so that they and their special tokens fit into max_length."
     special = (2 + (second is not None)) * options.add_special_tokens
@@ -209,7 +208,7 @@ def cut_row(first: Any, second: Any, options: CallOptions, side: str, row: int) 
                 raise ValueError(f"{found}, expected a smaller stride or a larger max_length")
             part.truncate(length, stride=options.stride, direction=side)
 
-# %% ../nbs/29_tokenizer.ipynb #tokenizer-75
+# %% ../nbs/29_tokenizer.ipynb #tokenizer-78
 def encode_rows(backend: Any, rows: list[TextPair], options: CallOptions, side: str) -> list[Any]:
     "The library's encoding of each row, cut where the options ask for it, not padded."
     empty, how = [] if options.is_split_into_words else "", {"is_pretokenized": options.is_split_into_words}
@@ -224,7 +223,7 @@ def encode_rows(backend: Any, rows: list[TextPair], options: CallOptions, side: 
         framed.append(backend.post_process(first, second, options.add_special_tokens))
     return framed
 
-# %% ../nbs/29_tokenizer.ipynb #tokenizer-77
+# %% ../nbs/29_tokenizer.ipynb #tokenizer-80
 LONGEST_ROW = 1 << 20  # tokens; padding to more is taken for a mistake
 
 
@@ -238,7 +237,7 @@ def pad_rows(encodings: list[Any], options: CallOptions, side: str, pad_id: int,
     for encoding in encodings:
         encoding.pad(length, direction=side, pad_id=pad_id, pad_token=pad_token)
 
-# %% ../nbs/29_tokenizer.ipynb #tokenizer-79
+# %% ../nbs/29_tokenizer.ipynb #tokenizer-82
 class EncodedRows(dict):
     "A dictionary that also tells of each row which tokens it has, and where they are from."
 
@@ -260,7 +259,7 @@ class EncodedRows(dict):
         places = zip(encoding.special_tokens_mask, encoding.type_ids, strict=True)
         return [None if special else segment for special, segment in places]
 
-# %% ../nbs/29_tokenizer.ipynb #tokenizer-81
+# %% ../nbs/29_tokenizer.ipynb #tokenizer-84
 class BatchEncoding(EncodedRows):
     "What a call returns: a dictionary from name to lists, arrays or tensors; the names are attributes, too."
 
@@ -278,7 +277,7 @@ class BatchEncoding(EncodedRows):
         self.update({name: value.to(device) for name, value in self.items()})
         return self
 
-# %% ../nbs/29_tokenizer.ipynb #tokenizer-83
+# %% ../nbs/29_tokenizer.ipynb #tokenizer-86
 def columns(encodings: list[Any], options: CallOptions, inputs: list[str]) -> dict[str, list[Any]]:
     "For each name that the call asks for, a list of rows; what it leaves open is returned if it is among `inputs`."
     wanted = {  # name to the attribute of the library's object, and what the call says
@@ -294,7 +293,7 @@ def columns(encodings: list[Any], options: CallOptions, inputs: list[str]) -> di
         found["length"] = [len(encoding) for encoding in encodings]
     return found
 
-# %% ../nbs/29_tokenizer.ipynb #tokenizer-85
+# %% ../nbs/29_tokenizer.ipynb #tokenizer-88
 def as_tensors(values: dict[str, list[Any]], kind: str) -> dict[str, Any]:
     "The rows as torch tensors (\"pt\") or numpy arrays (\"np\") of int64; a `ValueError` unless they have one length."
     lengths = [len(row) for row in values["input_ids"]]
@@ -306,7 +305,7 @@ def as_tensors(values: dict[str, list[Any]], kind: str) -> dict[str, Any]:
         arrays["offset_mapping"] = arrays["offset_mapping"].reshape(len(lengths), lengths[0], 2)
     return {name: torch.from_numpy(array) for name, array in arrays.items()} if kind == "pt" else arrays
 
-# %% ../nbs/29_tokenizer.ipynb #tokenizer-87
+# %% ../nbs/29_tokenizer.ipynb #tokenizer-90
 class SpecialTokens:
     "The library's object, the settings and the special tokens: what every tokenizer knows."
 
@@ -326,7 +325,7 @@ class SpecialTokens:
         ids: list[int] = [backend.token_to_id(token) for token in tokens]
         self.unk_token_id, self.sep_token_id, self.pad_token_id, self.cls_token_id, self.mask_token_id = ids
 
-# %% ../nbs/29_tokenizer.ipynb #tokenizer-89
+# %% ../nbs/29_tokenizer.ipynb #tokenizer-92
 class Vocabulary(SpecialTokens):
     "All tokens, and those among them that are special."
 
@@ -352,7 +351,7 @@ class Vocabulary(SpecialTokens):
         "All tokens and their ids."
         return self.backend.get_vocab(with_added_tokens=True)
 
-# %% ../nbs/29_tokenizer.ipynb #tokenizer-91
+# %% ../nbs/29_tokenizer.ipynb #tokenizer-94
 def as_ids(
     ids: Any,  # a whole number, or several: a list, a tensor, an array
     size: int,  # of the vocabulary
@@ -366,7 +365,7 @@ def as_ids(
             raise ValueError(f"ids[{i}] is {number}, expected less than {size}, the number of tokens")
     return ids
 
-# %% ../nbs/29_tokenizer.ipynb #tokenizer-92
+# %% ../nbs/29_tokenizer.ipynb #tokenizer-95
 class TokenConverter(Vocabulary):
     "From tokens to ids and back."
 
@@ -385,7 +384,7 @@ class TokenConverter(Vocabulary):
             return self.backend.id_to_token(ids)
         return [self.backend.id_to_token(number) for number in numbers if number not in skipped]
 
-# %% ../nbs/29_tokenizer.ipynb #tokenizer-94
+# %% ../nbs/29_tokenizer.ipynb #tokenizer-97
 CLEAN_UP = (".", "?", "!", ",", "' ", "n't", "'m", "'s", "'ve", "'re")  # each loses the space before it, in this order
 
 
@@ -409,7 +408,7 @@ class Decoder(TokenConverter):
         "The text of each row; options as for `decode`."
         return [self.decode(ids, **options) for ids in sequences]
 
-# %% ../nbs/29_tokenizer.ipynb #tokenizer-96
+# %% ../nbs/29_tokenizer.ipynb #tokenizer-99
 def with_overflow(encodings: list[Any]) -> tuple[list[Any], list[int]]:
     "Each encoding and the pieces that were cut off from it, and for each the number of the text that it is from."
     pieces = [(piece, i) for i, encoding in enumerate(encodings) for piece in (encoding, *encoding.overflowing)]
@@ -429,7 +428,7 @@ class TextEncoder(Decoder):
                 pad_rows(encodings, options, self.padding_side, self.pad_token_id, self.pad_token)
         return encodings
 
-# %% ../nbs/29_tokenizer.ipynb #tokenizer-97
+# %% ../nbs/29_tokenizer.ipynb #tokenizer-101
 class TokenizerCall(TextEncoder):
     "The call."
 
@@ -454,7 +453,7 @@ class TokenizerCall(TextEncoder):
             values = {name: rows[0] if isinstance(rows[0], list) else rows for name, rows in values.items()}
         return BatchEncoding(values, encodings)
 
-# %% ../nbs/29_tokenizer.ipynb #tokenizer-99
+# %% ../nbs/29_tokenizer.ipynb #tokenizer-103
 def write_whole(path: Path, text: str) -> None:
     "Write a text file so that it is there whole or not at all."
     part = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
@@ -464,7 +463,7 @@ def write_whole(path: Path, text: str) -> None:
     finally:
         part.unlink(missing_ok=True)
 
-# %% ../nbs/29_tokenizer.ipynb #tokenizer-102
+# %% ../nbs/29_tokenizer.ipynb #tokenizer-106
 class SavedTokenizer(TokenizerCall):
     "Writing the files, and the tokens of a text."
 
@@ -486,7 +485,7 @@ class SavedTokenizer(TokenizerCall):
         write_whole(folder / "tokenizer.json", self.backend.to_str(pretty=True) + "\n")
         write_whole(folder / "tokenizer_config.json", to_json(config))
 
-# %% ../nbs/29_tokenizer.ipynb #tokenizer-104
+# %% ../nbs/29_tokenizer.ipynb #tokenizer-108
 class BertTokenizer(SavedTokenizer):
     "From text to ids and back, as the reference's `BertTokenizerFast`; a thin layer on the library tokenizers."
 

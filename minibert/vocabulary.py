@@ -9,13 +9,13 @@ __all__ = ['TOKEN', 'A_TOKEN', 'VOCAB_LIMIT', 'JSON_LIMIT', 'SETTINGS_LIMIT', 'M
            'value_at', 'check_choices', 'vocab_tokens', 'read_tokenizer_json', 'read_token', 'Settings',
            'make_settings', 'tokens_named', 'read_if_there', 'special_tokens', 'numbered', 'stored_tokens',
            'other_tokens', 'tokenizers_library', 'no_panic', 'frames', 'make_processor', 'build_backend', 'add_tokens',
-           'check_added', 'add_all', 'check_size', 'load_backend']
+           'check_added', 'check_size', 'load_backend']
 
 # %% ../nbs/30_vocabulary.ipynb #vocabulary-02
 import codecs
 import re
 import reprlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -197,7 +197,7 @@ OVERRULED = {  # setting to its path in tokenizer.json
     "truncation_side": "truncation.direction",
 }
 
-# %% ../nbs/30_vocabulary.ipynb #vocabulary-48
+# %% ../nbs/30_vocabulary.ipynb #vocabulary-49
 def make_settings(parts: dict[str, Any], config: dict[str, Any], where: str) -> Settings:
     "The settings of tokenizer.json and tokenizer_config.json; a `CheckpointError` at a value that cannot be."
     stored = {name: value_at(parts, path, where) for name, path in OVERRULED.items()}
@@ -215,7 +215,7 @@ def make_settings(parts: dict[str, Any], config: dict[str, Any], where: str) -> 
     expect(is_right, f"{where}: model_input_names", inputs, f"a list of some of {INPUT_NAMES}")
     return Settings(**values, model_max_length=limit, model_input_names=inputs)
 
-# %% ../nbs/30_vocabulary.ipynb #vocabulary-52
+# %% ../nbs/30_vocabulary.ipynb #vocabulary-53
 SPECIAL = ("unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 EXTRA = ("bos_token", "eos_token")
 MOST_ADDED = 5_000  # tokens beside the vocabulary: the library looks at all of them for each
@@ -230,7 +230,7 @@ def tokens_named(values: dict[str, Any], where: str, special: bool) -> tuple[dic
     expect(isinstance(more, list) and len(more) <= MOST_ADDED, where, more, f"a list of at most {MOST_ADDED:,} tokens")
     return named, [read_token(token, f"{where}[{i}]", special) for i, token in enumerate(more)]
 
-# %% ../nbs/30_vocabulary.ipynb #vocabulary-54
+# %% ../nbs/30_vocabulary.ipynb #vocabulary-55
 def read_if_there(folder: Folder, name: str) -> dict[str, Any]:
     "The object in a JSON file, or an empty one if there is no such file."
     return folder.json(name, SETTINGS_LIMIT) if folder.has(name) else {}
@@ -253,20 +253,20 @@ def special_tokens(folder: Folder, config: dict[str, Any]) -> tuple[dict[str, To
         expect(content[i] not in content[:i], f"{place[name]}: {name}", content[i], "a token of its own")
     return tokens, more
 
-# %% ../nbs/30_vocabulary.ipynb #vocabulary-61
-def numbered(entries: Iterable[tuple[Any, Any]], where: str) -> dict[int, Token]:
+# %% ../nbs/30_vocabulary.ipynb #vocabulary-62
+def numbered(entries: list[tuple[Any, Any]], where: str) -> dict[int, Token]:
     "Tokens by their ids, in order; a `CheckpointError` if there are too many, or an id is none or another's."
+    if len(entries) > MOST_ADDED:
+        raise CheckpointError(f"{where} has {len(entries):,} added tokens, expected at most {MOST_ADDED:,}")
     tokens: dict[int, Token] = {}
     for number, value in entries:
         token = read_token(value, f"{where}[{reprlib.repr(number)}]")
         is_right, expected = is_count(number, 0) and number not in tokens, "a whole number from 0 up that no other has"
         expect(is_right, f"{where}: the id of {token['content']!r}", number, expected)
         tokens[number] = token
-    if len(tokens) > MOST_ADDED:
-        raise CheckpointError(f"{where} has {len(tokens):,} added tokens, expected at most {MOST_ADDED:,}")
     return dict(sorted(tokens.items()))
 
-# %% ../nbs/30_vocabulary.ipynb #vocabulary-62
+# %% ../nbs/30_vocabulary.ipynb #vocabulary-64
 def stored_tokens(parts: dict[str, Any], where: str) -> dict[int, Token]:
     "The added tokens of tokenizer.json, by their ids."
     added = parts.get("added_tokens", [])
@@ -285,7 +285,7 @@ def other_tokens(folder: Folder, config: dict[str, Any], special: set[str]) -> t
     entries = [(int(key) if re.fullmatch("[0-9]{1,9}", key) else key, decoder[key]) for key in decoder]
     return numbered(entries, where), where
 
-# %% ../nbs/30_vocabulary.ipynb #vocabulary-66
+# %% ../nbs/30_vocabulary.ipynb #vocabulary-68
 def tokenizers_library() -> Any:
     "The library `tokenizers`, or a `ModuleNotFoundError` that says how to get it."
     try:
@@ -305,7 +305,7 @@ def no_panic(doing: str) -> Iterator[None]:
             raise ValueError(f"{doing}: the library tokenizers gives up: {error}") from error
         raise
 
-# %% ../nbs/30_vocabulary.ipynb #vocabulary-69
+# %% ../nbs/30_vocabulary.ipynb #vocabulary-71
 def frames(cls: str, cls_id: int, sep: str, sep_id: int) -> tuple[dict[str, Any], dict[str, Any]]:
     "The two ways in which tokenizer.json can say that rows are [CLS] A [SEP] and [CLS] A [SEP] B [SEP]."
 
@@ -318,7 +318,7 @@ def frames(cls: str, cls_id: int, sep: str, sep_id: int) -> tuple[dict[str, Any]
     template = {"type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": tokens}
     return template, {"type": "BertProcessing", "sep": [sep, sep_id], "cls": [cls, cls_id]}
 
-# %% ../nbs/30_vocabulary.ipynb #vocabulary-71
+# %% ../nbs/30_vocabulary.ipynb #vocabulary-74
 def make_processor(parts: dict[str, Any], vocab: dict[str, int], cls: str, sep: str, where: str) -> Any:
     "The library's object that puts in special tokens, in the way that the parts ask for."
     processors, ids = tokenizers_library().processors, [(cls, vocab[cls]), (sep, vocab[sep])]
@@ -331,7 +331,7 @@ def make_processor(parts: dict[str, Any], vocab: dict[str, int], cls: str, sep: 
     single = f"{cls}:0 $A:0 {sep}:0"
     return processors.TemplateProcessing(single=single, pair=f"{single} $B:1 {sep}:1", special_tokens=ids)
 
-# %% ../nbs/30_vocabulary.ipynb #vocabulary-73
+# %% ../nbs/30_vocabulary.ipynb #vocabulary-76
 def build_backend(
     tokens: list[str], parts: dict[str, Any], settings: Settings, special: dict[str, Token], where: str
 ) -> Any:
@@ -355,15 +355,19 @@ def build_backend(
         backend.encode_special_tokens = settings.split_special_tokens
     return backend
 
-# %% ../nbs/30_vocabulary.ipynb #vocabulary-76
-def add_tokens(backend: Any, tokens: Iterable[Token]) -> None:
-    "Add tokens to the library's object, one after another."
+# %% ../nbs/30_vocabulary.ipynb #vocabulary-79
+def add_tokens(backend: Any, stored: dict[int, Token], others: dict[int, Token], special: list[Token]) -> None:
+    "Add tokenizer.json's tokens, another file's, and the special ones that are in neither, one after another."
+    known = {token["content"] for token in [*stored.values(), *others.values()]}
+    later = [*others.values(), *(token for token in special if token["content"] not in known)]
+    names = {token["content"] for token in special}
+    marked = [token | ({"special": True} if token["content"] in names else {}) for token in later]
     with no_panic("adding tokens"):
-        for is_special, group in groupby(tokens, lambda token: token.get("special", False)):
+        for is_special, group in groupby([*stored.values(), *marked], lambda token: token.get("special", False)):
             add = backend.add_special_tokens if is_special else backend.add_tokens
             add([tokenizers_library().AddedToken(**token) for token in group])
 
-
+# %% ../nbs/30_vocabulary.ipynb #vocabulary-81
 def check_added(backend: Any, added: dict[int, Token], where: str) -> None:
     "A `CheckpointError` unless every added token has the id that a file gives it."
     for number, token in added.items():
@@ -371,16 +375,7 @@ def check_added(backend: Any, added: dict[int, Token], where: str) -> None:
         expected = f"{found}, the id of {token['content']!r}: ids go on from the vocabulary without a hole"
         expect(found == number, f"{where}: the id of an added token", number, expected)
 
-# %% ../nbs/30_vocabulary.ipynb #vocabulary-77
-def add_all(backend: Any, stored: dict[int, Token], others: dict[int, Token], special: list[Token]) -> None:
-    "Add tokenizer.json's tokens, another file's, and the special ones that are in neither."
-    names = {token["content"] for token in special}
-    known = {token["content"] for token in [*stored.values(), *others.values()]}
-    later = [*others.values(), *(token for token in special if token["content"] not in known)]
-    marked = [token | ({"special": True} if token["content"] in names else {}) for token in later]
-    add_tokens(backend, [*stored.values(), *marked])
-
-# %% ../nbs/30_vocabulary.ipynb #vocabulary-79
+# %% ../nbs/30_vocabulary.ipynb #vocabulary-83
 def check_size(folder: Folder, size: int, where: str) -> None:
     "A `CheckpointError` if there are more tokens than the model in the folder has rows for."
     if folder.has("config.json"):
@@ -389,7 +384,7 @@ def check_size(folder: Folder, size: int, where: str) -> None:
         if size > rows:
             raise CheckpointError(f"{where} has {size} tokens, expected at most {rows}, the vocab_size of config.json")
 
-# %% ../nbs/30_vocabulary.ipynb #vocabulary-81
+# %% ../nbs/30_vocabulary.ipynb #vocabulary-85
 FILES = ("tokenizer.json", "vocab.txt", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 
 
@@ -407,7 +402,7 @@ def load_backend(folder: Folder) -> tuple[Any, Settings, dict[str, str], list[st
     backend = build_backend(tokens, parts, settings, named, where)
     stored = stored_tokens(parts, f"{where}: added_tokens")
     others, place = other_tokens(folder, config, {token["content"] for token in special})
-    add_all(backend, stored, others, special)
+    add_tokens(backend, stored, others, special)
     check_added(backend, stored, f"{where}: added_tokens")
     check_added(backend, others, place)
     check_size(folder, backend.get_vocab_size(), where)
