@@ -17,7 +17,8 @@ from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
 from minibert.files import CheckpointError
-from minibert.tokenizer import BertTokenizer, no_panic
+from minibert.tokenizer import BertTokenizer
+from minibert.vocabulary import no_panic
 from minibert.walk import minilm_folder
 
 EXAMPLES, SEED = int(os.environ.get("FUZZ_EXAMPLES", 1000)), int(os.environ.get("FUZZ_SEED", 0))
@@ -543,7 +544,7 @@ BAD_FILES = [  # name of the case, files, what the error says
         "long line",
         {"vocab.txt": vocab_txt(*LINES, "x" * 1001)},
         CheckpointError,
-        "vocab.txt, line 8 holds 'xxx.*', expected a token: a line of 1 to 1,000",
+        "vocab.txt, line 8 holds 'xxx.*', expected a token: 1 to 1,000 characters",
     ),
     ("many lines", {"vocab.txt": b"\n" * 650_001}, CheckpointError, "vocab.txt has more than 650,000 lines"),
     (
@@ -603,19 +604,19 @@ BAD_FILES = [  # name of the case, files, what the error says
         "lower case a word",
         also("tokenizer_config.json", {"do_lower_case": "False"}),
         CheckpointError,
-        "tokenizer_config.json: do_lower_case is 'False', expected true or false",
+        "tokenizer_config.json: do_lower_case is 'False', expected True or False",
     ),
     (
         "accents a number",
         also("tokenizer_config.json", {"strip_accents": 0}),
         CheckpointError,
-        "strip_accents is 0, expected true, false or null",
+        "strip_accents is 0, expected True or False or None",
     ),
     (
         "Chinese null",
         also("tokenizer_config.json", {"tokenize_chinese_chars": None}),
         CheckpointError,
-        "tokenize_chinese_chars is None, expected true or false",
+        "tokenize_chinese_chars is None, expected True or False",
     ),
     (
         "length negative",
@@ -663,13 +664,13 @@ BAD_FILES = [  # name of the case, files, what the error says
         "token without content",
         also("special_tokens_map.json", {"sep_token": {}}),
         CheckpointError,
-        "special_tokens_map.json: sep_token: content is None, expected a string",
+        "special_tokens_map.json: sep_token: content is None, expected a token",
     ),
     (
         "switch a number",
         also("special_tokens_map.json", {"sep_token": {"content": "[SEP]", "lstrip": 1}}),
         CheckpointError,
-        "sep_token: lstrip is 1, expected true or false",
+        "sep_token: lstrip is 1, expected True or False",
     ),
     (
         "additional a word",
@@ -699,13 +700,13 @@ BAD_FILES = [  # name of the case, files, what the error says
         "added with one id",
         also("added_tokens.json", {"new": 7, "newer": 7}),
         CheckpointError,
-        "added_tokens.json is .* expected another id for each",
+        "added_tokens.json: the id of 'newer' is 7, expected a whole number from 0 up that no other has",
     ),
     (
         "added with a word for an id",
         also("added_tokens.json", {"new": "7"}),
         CheckpointError,
-        "added_tokens.json: new is '7', expected an id",
+        "added_tokens.json: the id of 'new' is '7', expected a whole number",
     ),
     (
         "many added tokens",
@@ -723,13 +724,13 @@ BAD_FILES = [  # name of the case, files, what the error says
         "decoder without ids",
         also("tokenizer_config.json", {"added_tokens_decoder": {"x": "y"}}),
         CheckpointError,
-        "added_tokens_decoder is 'x', expected ids for keys",
+        "added_tokens_decoder: the id of 'y' is 'x', expected a whole number",
     ),
     (
         "half a character",
         also("tokenizer_config.json", b'{"mask_token": "\\ud800"}'),
         CheckpointError,
-        "mask_token: content .*holds .* expected a token",
+        "mask_token: content is .* expected a token",
     ),
     ("tokenizer.json no JSON", {"tokenizer.json": b"nonsense"}, CheckpointError, "tokenizer.json is not JSON"),
     (
@@ -773,19 +774,19 @@ BAD_FILES = [  # name of the case, files, what the error says
         "no model",
         {"tokenizer.json": tokenizer_json(model=...)},
         CheckpointError,
-        "tokenizer.json: model is 'missing', expected a dictionary with the type WordPiece",
+        "tokenizer.json: model.continuing_subword_prefix is None, expected '##'",
     ),
     (
         "BPE",
         {"tokenizer.json": tokenizer_json(model__type="BPE")},
         CheckpointError,
-        "tokenizer.json: model.type is 'BPE', expected WordPiece, as a BERT has",
+        "tokenizer.json: model.type is 'BPE', expected 'WordPiece'",
     ),
     (
         "Unigram",
         {"tokenizer.json": tokenizer_json(model={"type": "Unigram", "vocab": [["a", 0.0]]})},
         CheckpointError,
-        "model.type is 'Unigram', expected WordPiece",
+        "model.type is 'Unigram', expected 'WordPiece'",
     ),
     (
         "a stranger's regex",
@@ -795,25 +796,25 @@ BAD_FILES = [  # name of the case, files, what the error says
             )
         },
         CheckpointError,
-        "normalizer.type is 'Replace', expected BertNormalizer",
+        "normalizer.type is 'Replace', expected 'BertNormalizer'",
     ),
     (
         "a stranger's map",
         {"tokenizer.json": tokenizer_json(normalizer={"type": "Precompiled", "precompiled_charsmap": "AAAA"})},
         CheckpointError,
-        "normalizer.type is 'Precompiled', expected BertNormalizer",
+        "normalizer.type is 'Precompiled', expected 'BertNormalizer'",
     ),
     (
         "a sequence",
         {"tokenizer.json": tokenizer_json(pre_tokenizer={"type": "Sequence", "pretokenizers": []})},
         CheckpointError,
-        "pre_tokenizer.type is 'Sequence', expected BertPreTokenizer",
+        "pre_tokenizer.type is 'Sequence', expected 'BertPreTokenizer'",
     ),
     (
         "no frame",
         {"tokenizer.json": tokenizer_json(post_processor=None)},
         CheckpointError,
-        "post_processor is None, expected a dictionary with the type TemplateProcessing or BertProcessing",
+        "post_processor.type is None, expected 'TemplateProcessing' or 'BertProcessing'",
     ),
     (
         "another frame",
@@ -831,7 +832,7 @@ BAD_FILES = [  # name of the case, files, what the error says
         "a type that is none",
         {"tokenizer.json": tokenizer_json(decoder__type=["WordPiece"])},
         CheckpointError,
-        "decoder.type is .* expected WordPiece",
+        "decoder.type is .* expected 'WordPiece'",
     ),
     (
         "prefix",
@@ -855,25 +856,25 @@ BAD_FILES = [  # name of the case, files, what the error says
         "lower case null",
         {"tokenizer.json": tokenizer_json(normalizer__lowercase=None)},
         CheckpointError,
-        "normalizer.lowercase is None, expected true or false",
+        "normalizer.lowercase is None, expected True or False",
     ),
     (
         "accents a word",
         {"tokenizer.json": tokenizer_json(normalizer__strip_accents="no")},
         CheckpointError,
-        "strip_accents is 'no', expected true, false or null",
+        "strip_accents is 'no', expected True or False or None",
     ),
     (
         "a hole in the ids",
         {"tokenizer.json": tokenizer_json(model__vocab=HOLE)},
         CheckpointError,
-        r"model.vocab\['dog'\] is 7, expected 6: ids go from 0 to 6",
+        r"model.vocab\['dog'\] is 7, expected an id of its own, from 0 to 6",
     ),
     (
         "an id twice",
         {"tokenizer.json": tokenizer_json(model__vocab=TWICE)},
         CheckpointError,
-        r"model.vocab\['dog'\] is 5, expected 6",
+        r"model.vocab\['dog'\] is 5, expected an id of its own",
     ),
     (
         "an id too few",
@@ -921,13 +922,13 @@ BAD_FILES = [  # name of the case, files, what the error says
         "added without an id",
         {"tokenizer.json": tokenizer_json(added_tokens__0__id=...)},
         CheckpointError,
-        r"added_tokens\[0\].id is -1, expected an id",
+        r"added_tokens: the id of '\[PAD\]' is None, expected a whole number",
     ),
     (
         "added with one id in tokenizer.json",
         {"tokenizer.json": tokenizer_json(added_tokens__0__id=1)},
         CheckpointError,
-        r"added_tokens\[1\].id is 1, expected an id that no other has",
+        r"added_tokens: the id of '\[UNK\]' is 1, expected a whole number from 0 up that no other has",
     ),
     (
         "added a word",
@@ -939,19 +940,19 @@ BAD_FILES = [  # name of the case, files, what the error says
         "added empty",
         {"tokenizer.json": tokenizer_json(added_tokens__0__content="")},
         CheckpointError,
-        r"added_tokens\[0\]: content 0 holds '', expected a token",
+        r"added_tokens\[0\]: content is '', expected a token",
     ),
     (
         "padding a word",
         {"tokenizer.json": tokenizer_json(padding="max")},
         CheckpointError,
-        "padding is 'max', expected a dictionary or null",
+        "padding is 'max', expected a dictionary",
     ),
     (
         "direction",
         {"tokenizer.json": tokenizer_json(truncation={"direction": "Up"})},
         CheckpointError,
-        "truncation.direction is 'Up', expected 'Left' or 'Right'",
+        "truncation.direction is 'Up', expected 'Right' or 'Left'",
     ),
     (
         "another version",
@@ -993,6 +994,42 @@ def test_a_folder_that_is_none(tmp_path):
         BertTokenizer.from_pretrained(tmp_path)
 
 
+def test_a_name_is_looked_for_on_the_hub(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    version = tmp_path / "hub" / "models--org--name" / "snapshots" / "v1"
+    write(version, tokenizer_config={"model_max_length": 20})
+    (tmp_path / "hub" / "models--org--name" / "refs").mkdir()
+    (tmp_path / "hub" / "models--org--name" / "refs" / "main").write_text("v1")
+    offline = {"cache_dir": tmp_path / "hub", "local_files_only": True}
+    for revision in ({}, {"revision": "main"}, {"token": False}):
+        mine = BertTokenizer.from_pretrained("org/name", **offline, **revision)
+        assert mine("the cat") == BertTokenizer.from_pretrained(version)("the cat") and mine.model_max_length == 20
+    with pytest.raises(FileNotFoundError, match="'org/name' is no folder here, and the hub did not give it"):
+        BertTokenizer.from_pretrained("org/name", **offline, revision="v2")
+    with pytest.raises(FileNotFoundError, match="'org/other' is no folder here"):
+        BertTokenizer.from_pretrained("org/other", **offline)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'subfolder'"):
+        BertTokenizer.from_pretrained("org/name", **offline, subfolder="a")
+
+
+def test_the_hub_is_asked_for_a_tokenizer_alone(tmp_path, monkeypatch):
+    """What is fetched are the tokenizer's files and the config, and no weights."""
+    import huggingface_hub
+
+    asked = []
+
+    def snapshot_download(name, **options):
+        asked.append((name, options))
+        return str(write(tmp_path))
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    BertTokenizer.from_pretrained("org/name", revision="v1", token="secret")
+    [(name, options)] = asked
+    stored = {"tokenizer.json", "vocab.txt", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"}
+    assert set(options.pop("allow_patterns")) == stored | {"config.json"} and name == "org/name"
+    assert options == {"revision": "v1", "token": "secret", "cache_dir": None, "local_files_only": False}
+
+
 TEXT = "the cat sat on the mat"
 BAD_CALLS = [  # arguments, what the error says
     (([],), {}, ValueError, "text is an empty list, expected at least one text"),
@@ -1017,23 +1054,23 @@ BAD_CALLS = [  # arguments, what the error says
     ((["a"], [7]), {}, TypeError, r"text_pair\[0\] is a int, expected a string"),
     (("a",), {"is_split_into_words": True}, TypeError, "text is a str, expected a list of words, as is_split"),
     ((["a", 7],), {"is_split_into_words": True}, TypeError, r"text\[1\] is a int, expected a string"),
-    ((["a"],), {"is_split_into_words": "yes"}, TypeError, "is_split_into_words is 'yes', expected True or False"),
+    ((["a"],), {"is_split_into_words": "yes"}, TypeError, "is_split_into_words is 'yes', expected one of True, False"),
     (
         (TEXT,),
         {"padding": "longer"},
         ValueError,
-        "padding is 'longer', expected one of False, True, 'do_not_pad', 'longest', 'max_length'",
+        "padding is 'longer', expected one of True, False, 'longest', 'max_length', 'do_not_pad'",
     ),
-    ((TEXT,), {"padding": 1}, ValueError, "padding is 1, expected one of False, True"),
+    ((TEXT,), {"padding": 1}, TypeError, "padding is 1, expected one of True, False"),
     (
         (TEXT,),
         {"truncation": "first"},
         ValueError,
-        "truncation is 'first', expected one of None, False, True, 'do_not_truncate', 'longest_first', 'only_first'",
+        "truncation is 'first', expected one of None, True, False, 'longest_first', 'only_first'",
     ),
-    ((TEXT,), {"truncation": ["only_first"]}, ValueError, r"truncation is \['only_first'\], expected one of"),
-    ((TEXT,), {"return_tensors": "tf"}, ValueError, "return_tensors is 'tf', expected 'pt', 'np' or None"),
-    ((TEXT,), {"return_tensors": True}, ValueError, "return_tensors is True, expected 'pt', 'np' or None"),
+    ((TEXT,), {"truncation": ["only_first"]}, TypeError, r"truncation is \['only_first'\], expected one of"),
+    ((TEXT,), {"return_tensors": "tf"}, ValueError, "return_tensors is 'tf', expected one of None, 'pt', 'np'"),
+    ((TEXT,), {"return_tensors": True}, TypeError, "return_tensors is True, expected one of None, 'pt', 'np'"),
     ((TEXT,), {"max_length": 8.0}, TypeError, "max_length is 8.0, expected a whole number"),
     ((TEXT,), {"max_length": True}, TypeError, "max_length is True, expected a whole number"),
     ((TEXT,), {"max_length": "8"}, TypeError, "max_length is '8', expected a whole number"),
@@ -1083,14 +1120,14 @@ BAD_CALLS = [  # arguments, what the error says
         "return_tensors is 'pt', and rows have 3 to 8 tokens, expected one length: pass padding=True",
     ),
     ((["a", TEXT],), {"return_tensors": "np"}, ValueError, "return_tensors is 'np', and rows have 3 to 8 tokens"),
-    ((TEXT,), {"return_length": 1}, TypeError, "return_length is 1, expected True or False"),
+    ((TEXT,), {"return_length": 1}, TypeError, "return_length is 1, expected one of True, False"),
     (
         (TEXT,),
         {"return_attention_mask": "no"},
         TypeError,
-        "return_attention_mask is 'no', expected True or False or None",
+        "return_attention_mask is 'no', expected one of None, True, False",
     ),
-    ((TEXT,), {"add_special_tokens": None}, TypeError, "add_special_tokens is None, expected True or False"),
+    ((TEXT,), {"add_special_tokens": None}, TypeError, "add_special_tokens is None, expected one of True, False"),
     (
         (TEXT,),
         {"max_len": 8},
