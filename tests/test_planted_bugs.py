@@ -249,7 +249,7 @@ BUGS = {
         "holes in the ids": ("expect(found == number,", "expect(True,"),
         "size not compared": ("if size > rows:", "if False:"),
     },
-    "30_weights": {
+    "31_weights": {
         "the header may be longer than the file": ("length > min(HEADER_LIMIT, size - 8)", "length > HEADER_LIMIT"),
         "shapes need not fit": ("if stop - start != needed:", "if stop < start:"),
         "tensors may overlap": ("if start != end:", "if start > end:"),
@@ -267,7 +267,7 @@ BUGS = {
         "stale files win": ("if len(found) == 2:", "if False:"),
         "infinity is finite": ("return int((~tensor.isfinite()).sum())", "return int(tensor.isnan().sum())"),
     },
-    "31_loading": {
+    "32_loading": {
         "gamma kept": ("if name.endswith(old):", "if False:"),
         "everything else is a head": ("if has_base and not name.startswith(BASE):", "if True:"),
         "tied in one place": ("for module, leaf in spots:", "for module, leaf in spots[:1]:"),
@@ -279,7 +279,7 @@ BUGS = {
         "left in training mode": ("return model.eval()", "return model"),
         "float32 whatever is asked": ("return FLOATS[name]", "return torch.float32"),
     },
-    "32_saving": {
+    "33_saving": {
         "written in place": ("exchange(new, folder)", "shutil.copytree(new, folder, dirs_exist_ok=True)"),
         "stale shards kept": ("if Path(folder) == old and REPLACED.fullmatch(name)]", "if False]"),
         "everything else lost": ("            carry_over(folder, new)\n", ""),
@@ -291,7 +291,7 @@ BUGS = {
         "in a folder that is gone": ("            go_back(new, folder)\n", ""),
         "open to everybody": ("room.mkdir(mode=0o700)", "room.mkdir()"),
     },
-    "33_tasks": {
+    "34_tasks": {
         "not tied": ("else table.weight\n", "else nn.Parameter(table.weight.clone())\n"),
         "bias left behind": ("if more := table.num_embeddings - len(head.bias):", "if more := 0:"),
         "drawn twice": ("None if part in made else ", ""),
@@ -302,7 +302,7 @@ BUGS = {
         "negative labels taken": ("(labels < 0) & (labels != IGNORED)", "labels < IGNORED"),
         "mean over nothing": ("if not (labels != IGNORED).any():", "if False:"),
     },
-    "34_classify": {
+    "35_classify": {
         "dropout of its own ignored": ("hidden_dropout_prob if own is None else own", "hidden_dropout_prob"),
         "problem never written": ("loss, self.config.problem_type = ", "loss, _ = "),
         "numbers stretched": ("if tuple(labels.shape) not in shapes:", "if False:"),
