@@ -26,7 +26,7 @@ unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 help:
 	@echo 'make demo TEXT="..."  walk a sentence through BERT, each tensor checked against the reference'
 	@echo 'make test             every test: pages, package, lint, types, documentation'
-	@echo 'make fuzz N=200000    compare N random models and calls with the reference; SEED=1 for others'
+	@echo 'make fuzz N=200000    N random models, calls, texts and spoilt files, N/20 killed saves; SEED=1 for others'
 	@echo 'make versions         compare with other versions of transformers; write their table in docs/versions.md'
 	@echo 'make bench            measure what recording and loading cost, in time and in memory'
 	@echo 'make nbs              run and clean the notebooks in place; export the package and the README'
@@ -44,7 +44,7 @@ test: $(STAMP)
 
 fuzz: $(STAMP)
 	@JAXTYPING_DISABLE=1 OMP_NUM_THREADS=1 FUZZ_EXAMPLES=$(N) FUZZ_SEED=$(SEED) $(BIN)/python -m pytest tests/test_fuzz.py \
-		tests/test_tokenizer.py
+		tests/test_tokenizer.py tests/test_mutated_files.py tests/test_saving.py
 
 versions: export TORCH := $(TORCH)
 versions: export PIP_FLAGS := $(PIP_FLAGS)
