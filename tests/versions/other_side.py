@@ -19,7 +19,7 @@ import torch
 import transformers
 from safetensors.torch import load_file
 
-from minibert import trace
+from minibert import classify, tasks, trace
 from minibert.check import SIZES, difference, lively_, sample_batch
 from minibert.config import BertConfig
 from minibert.model import BertModel
@@ -499,6 +499,26 @@ def test_saved_here_loaded_there_and_back(tmp_path, size, dtype):
     assert len(report.used) == 71 and not any((report.renamed, report.ignored, report.new, report.mismatched))
     outputs = [model(**sample_batch()).last_hidden_state for model in (theirs, back)]  # fused: the same in all versions
     assert torch.equal(*outputs)
+
+
+HEADS = {
+    **dict.fromkeys(("PreTraining", "MaskedLM", "NextSentencePrediction"), tasks),
+    **dict.fromkeys(("SequenceClassification", "MultipleChoice", "TokenClassification", "QuestionAnswering"), classify),
+}
+
+
+@pytest.mark.parametrize("size", ["5GB", "20KB"], ids=["one file", "shards"])
+@pytest.mark.parametrize("head", HEADS)
+def test_every_head_there_and_back(tmp_path, head, size):
+    mine_class, their_class = getattr(HEADS[head], f"BertFor{head}"), getattr(transformers, f"BertFor{head}")
+    theirs = lively_(their_class(transformers.BertConfig(**SIZES))).eval()
+    theirs.save_pretrained(tmp_path / "theirs", max_shard_size=size)
+    mine = mine_class.from_pretrained(tmp_path / "theirs")
+    same_weights(mine.state_dict(), theirs.state_dict())
+    mine.save_pretrained(tmp_path / "mine", max_shard_size=size)
+    back, notes = their_class.from_pretrained(tmp_path / "mine", output_loading_info=True)
+    assert not any(notes[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    same_weights(mine.state_dict(), back.state_dict())
 
 
 def test_a_head_of_theirs_loaded_here(tmp_path):
