@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['HEADER_LIMIT', 'DTYPES', 'Entry', 'MOST_TENSORS', 'PICKLE_LIMIT', 'MOST_STEPS', 'KINDS', 'TYPES', 'FUNCTIONS',
-           'TUPLES', 'CONTAINERS', 'NOTES', 'USES', 'KNOWN', 'OLDEST_FOR_PICKLES', 'INDEX_LIMIT', 'WEIGHTS', 'OTHERS',
+           'TUPLES', 'NOTES', 'USES', 'REUSABLE', 'KNOWN', 'OLDEST_FOR_PICKLES', 'INDEX_LIMIT', 'WEIGHTS', 'OTHERS',
            'size_and_start', 'read_header', 'are_counts', 'read_entry', 'read_entries', 'read_tensor', 'view_tensor',
            'Stored', 'open_safetensors', 'need', 'check_instructions', 'Rehearsal', 'check_pickle', 'zip_list',
            'zip_program', 'check_zip', 'check_legacy', 'check_bin', 'check_loaded', 'own_memory', 'open_bin', 'shards',
@@ -160,12 +160,11 @@ KINDS = {
 }
 TYPES = {f"torch {kind}Storage": dtype for kind, dtype in KINDS.items()}
 FUNCTIONS = ("collections OrderedDict", "torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_parameter")
-TUPLES, CONTAINERS = ("TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"), ("EMPTY_TUPLE", "EMPTY_LIST", "EMPTY_DICT")
-NOTES, USES = ("BINPUT", "LONG_BINPUT"), ("BINGET", "LONG_BINGET")
+TUPLES, NOTES, USES = ("TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"), ("BINPUT", "LONG_BINPUT"), ("BINGET", "LONG_BINGET")
+REUSABLE = ("GLOBAL", "BINUNICODE", "BINSTRING", "SHORT_BINSTRING", "REDUCE", "BINPERSID")  # what may be used again
 KNOWN = {
-    *"PROTO STOP MARK GLOBAL NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 LONG1".split(),
-    *"BINUNICODE BINSTRING SHORT_BINSTRING APPEND APPENDS SETITEM SETITEMS REDUCE BUILD BINPERSID".split(),
-    *(*TUPLES, *CONTAINERS, *NOTES, *USES),
+    *"PROTO STOP MARK NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 LONG1 EMPTY_TUPLE EMPTY_LIST EMPTY_DICT".split(),
+    *("APPEND", "APPENDS", "SETITEM", "SETITEMS", "BUILD", *TUPLES, *NOTES, *USES, *REUSABLE),
 }
 
 
@@ -189,7 +188,7 @@ def check_instructions(program: io.BytesIO, where: str) -> None:
             noted[number] = before
             continue
         again = noted.get(number, "") if code.name in USES else ""
-        need(again not in (*TUPLES, *CONTAINERS), "something with parts used twice")
+        need(code.name not in USES or again in REUSABLE, "something with parts used twice")
         tuples += code.name in TUPLES
         need(tuples <= 4 * MOST_TENSORS, "too many tuples")  # a tensor takes four
         before = again or code.name

@@ -1261,6 +1261,18 @@ CASES = {
         CheckpointError,
         "something other than a storage was sent for",
     ),
+    "tuples of tuples behind a BUILD": (
+        program(b"\x80\x02})" + b"".join(b"Nbq\x01h\x01\x86" for _ in range(30)) + b"K\x01s."),
+        {},
+        CheckpointError,
+        "something with parts used twice",
+    ),
+    "lists of lists": (
+        program(b"\x80\x02}X\x01\x00\x00\x00a]" + b"".join(b"K\x01aq\x01h\x01a" for _ in range(30)) + b"s."),
+        {},
+        CheckpointError,
+        "something with parts used twice",
+    ),
     "tuples of tuples": (
         program(b"\x80\x02})" + TUPLES + b"K\x01s."),
         {},
