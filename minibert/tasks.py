@@ -42,7 +42,7 @@ class BertPredictionHeadTransform(nn.Module):
     def forward(self, hidden_states: Float[Tensor, "batch seq hidden"]) -> Float[Tensor, "batch seq hidden"]:
         return self.LayerNorm(self.transform_act_fn(self.dense(hidden_states)))
 
-# %% ../nbs/33_tasks.ipynb #tasks-20
+# %% ../nbs/33_tasks.ipynb #tasks-21
 class BertLMPredictionHead(nn.Module):
     "For each token a score for each word."
 
@@ -56,7 +56,7 @@ class BertLMPredictionHead(nn.Module):
     def forward(self, hidden_states: Float[Tensor, "batch seq hidden"]) -> Float[Tensor, "batch seq vocab"]:
         return self.decoder(self.transform(hidden_states))
 
-# %% ../nbs/33_tasks.ipynb #tasks-21
+# %% ../nbs/33_tasks.ipynb #tasks-24
 class BertOnlyMLMHead(nn.Module):
     "The head of a model that predicts words, and nothing else."
 
@@ -67,7 +67,7 @@ class BertOnlyMLMHead(nn.Module):
     def forward(self, sequence_output: Float[Tensor, "batch seq hidden"]) -> Float[Tensor, "batch seq vocab"]:
         return self.predictions(sequence_output)
 
-# %% ../nbs/33_tasks.ipynb #tasks-33
+# %% ../nbs/33_tasks.ipynb #tasks-38
 IGNORED = -100  # a label that says: none here
 
 
@@ -75,7 +75,7 @@ def as_labels(
     name: str,  # the argument that they came in
     labels: Any,  # what the caller gave
     shape: tuple[int, ...],  # one label for each of these; (batch, 1) will do for (batch,)
-    choices: int | None,  # a label is less than this, if it is given, and not negative, unless it is -100
+    choices: int | None,  # labels are 0 to choices - 1, or -100; None for no upper limit
 ) -> Shaped[Tensor, "..."]:  # in int64 and of this shape
     "Labels that are choices, one in each place; a `TypeError` or a `ValueError` that names the argument."
     if not isinstance(labels, Tensor) or labels.dtype not in (torch.int64, torch.int32):
@@ -91,20 +91,21 @@ def as_labels(
         raise ValueError(f"{name} holds {labels[tuple(at)].item()} at {at}, expected {expected}, or {IGNORED} for none")
     return labels
 
-# %% ../nbs/33_tasks.ipynb #tasks-35
+# %% ../nbs/33_tasks.ipynb #tasks-40
 def label_loss(
     name: str,  # the argument that the labels came in
     scores: Float[Tensor, "*places choices"],
     labels: Shaped[Tensor, "..."],  # the right choice in each place, or -100
 ) -> Float[Tensor, ""]:
-    "Mean over the labels of -log(probability of the right choice); an error if one is no choice, or if there is none."
+    "Mean over the labels of -log(probability of the right one); an error if one is out of range, or all are -100."
     *places, choices = scores.shape
     labels = as_labels(name, labels, tuple(places), choices)
     if not (labels != IGNORED).any():
-        raise ValueError(f"{name} has no label from 0 to {choices - 1}, expected one at least: nothing has no mean")
+        reason = "the mean of no labels is not a number"
+        raise ValueError(f"{name} has no label from 0 to {choices - 1}, expected one at least: {reason}")
     return nn.functional.cross_entropy(scores.view(-1, choices), labels.flatten())
 
-# %% ../nbs/33_tasks.ipynb #tasks-38
+# %% ../nbs/33_tasks.ipynb #tasks-43
 class BertWithHead(BertPreTrainedModel):
     "A BERT in `bert`, and room for a head."
 
@@ -115,12 +116,18 @@ class BertWithHead(BertPreTrainedModel):
     def post_init(self) -> None:
         "After a head was put in: new weights for all that the BERT did not give weights to itself, and ties."
         made = set(self.bert.modules())
-        prune_(self.bert.encoder.layer, self.config.pruned_heads)  # a second time, as in the reference: drawn anew
+        # again: the reference cuts twice, and the smaller matrices get new numbers
+        prune_(self.bert.encoder.layer, self.config.pruned_heads)
         for module in self.children():
             module.apply(lambda part: None if part in made else init_weights_(part, self.config.initializer_range))
         self.tie_weights()
 
-# %% ../nbs/33_tasks.ipynb #tasks-40
+    def read(self, inputs: tuple[Any, ...], *flags: bool | None) -> Any:
+        "What the BERT returns; the flags are output_attentions, output_hidden_states and return_dict."
+        names = ("output_attentions", "output_hidden_states", "return_dict")
+        return self.bert(*inputs, **dict(zip(names, flags, strict=True)))
+
+# %% ../nbs/33_tasks.ipynb #tasks-45
 def head_output(
     kind: Any,  # the class of the object
     outputs: Any,  # what the BERT returned, an object or a tuple
@@ -133,7 +140,7 @@ def head_output(
     rest = {name: outputs[name] for name in kind.__dataclass_fields__ if name in outputs}
     return kind(loss=loss, **scores, **rest)
 
-# %% ../nbs/33_tasks.ipynb #tasks-42
+# %% ../nbs/33_tasks.ipynb #tasks-47
 class BertWithWords(BertWithHead):
     "A BERT with a head that scores words, `cls.predictions`."
     cls: Any
@@ -149,10 +156,10 @@ class BertWithWords(BertWithHead):
             head.decoder.weight = nn.Parameter(table.weight.clone()) if self.config.torchscript else table.weight
             head.decoder.out_features = table.num_embeddings
             if more := table.num_embeddings - len(head.bias):
-                head.bias.data = nn.functional.pad(head.bias.data, (0, more))
+                head.bias.data = nn.functional.pad(head.bias.data, (0, more))  # a negative number crops
         head.decoder.bias = head.bias
 
-# %% ../nbs/33_tasks.ipynb #tasks-44
+# %% ../nbs/33_tasks.ipynb #tasks-49
 @torch.no_grad()
 def resize_rows_(linear: nn.Linear, rows: int, std: float) -> None:
     "Give the layer this many outputs: the first are the old ones, new ones are drawn as for a new model."
@@ -162,7 +169,7 @@ def resize_rows_(linear: nn.Linear, rows: int, std: float) -> None:
     longer.weight[:kept], longer.bias[:kept] = linear.weight[:kept], linear.bias[:kept]
     linear.weight.data, linear.bias.data, linear.out_features = longer.weight.data, longer.bias.data, rows
 
-# %% ../nbs/33_tasks.ipynb #tasks-45
+# %% ../nbs/33_tasks.ipynb #tasks-50
 class BertForWords(BertWithWords):
     "A BERT that predicts words, with another layer for the scores, or a longer one."
 
@@ -185,12 +192,12 @@ class BertForWords(BertWithWords):
             resize_rows_(scores, table.num_embeddings, self.config.initializer_range)
         return table
 
-# %% ../nbs/33_tasks.ipynb #tasks-47
+# %% ../nbs/33_tasks.ipynb #tasks-52
 Tokens = Int[Tensor, "batch seq"]
 Vectors = Float[Tensor, "batch seq hidden"]
 HeadMask = Shaped[Tensor, "..."]
 
-# %% ../nbs/33_tasks.ipynb #tasks-48
+# %% ../nbs/33_tasks.ipynb #tasks-53
 class BertForMaskedLM(BertForWords):
     "BERT that fills in hidden words (Devlin et al. 2018, section 3.1, task 1)."
 
@@ -217,7 +224,7 @@ class BertForMaskedLM(BertForWords):
         loss = None if labels is None else label_loss("labels", logits, labels)
         return head_output(MaskedLMOutput, outputs, loss, logits=logits)
 
-# %% ../nbs/33_tasks.ipynb #tasks-75
+# %% ../nbs/33_tasks.ipynb #tasks-81
 def next_word_loss(
     logits: Float[Tensor, "batch seq vocab"],
     labels: Shaped[Tensor, "..."],  # (batch, seq)
@@ -227,7 +234,7 @@ def next_word_loss(
     labels = as_labels("labels", labels, (batch, seq), vocab)
     return label_loss("labels", logits[:, :-1].contiguous(), labels[:, 1:])
 
-# %% ../nbs/33_tasks.ipynb #tasks-77
+# %% ../nbs/33_tasks.ipynb #tasks-83
 class BertLMHeadModel(BertForWords):
     "BERT that predicts the next word."
 
@@ -255,7 +262,7 @@ class BertLMHeadModel(BertForWords):
         loss = None if labels is None else next_word_loss(logits, labels)
         return head_output(CausalLMOutputWithCrossAttentions, outputs, loss, logits=logits)
 
-# %% ../nbs/33_tasks.ipynb #tasks-92
+# %% ../nbs/33_tasks.ipynb #tasks-99
 class BertOnlyNSPHead(nn.Module):
     "Two scores for a pair of texts: the second follows the first, or it does not."
 
@@ -266,7 +273,7 @@ class BertOnlyNSPHead(nn.Module):
     def forward(self, pooled_output: Float[Tensor, "batch hidden"]) -> Float[Tensor, "batch 2"]:
         return self.seq_relationship(pooled_output)
 
-# %% ../nbs/33_tasks.ipynb #tasks-94
+# %% ../nbs/33_tasks.ipynb #tasks-101
 def renamed_labels(labels: Any, next_sentence_label: Any) -> Any:
     "The labels under whichever of the two names they came; a warning about the old one, a `ValueError` for both."
     if next_sentence_label is None:
@@ -275,7 +282,7 @@ def renamed_labels(labels: Any, next_sentence_label: Any) -> Any:
     warnings.warn("next_sentence_label is deprecated, use labels", FutureWarning, stacklevel=3)
     return next_sentence_label
 
-# %% ../nbs/33_tasks.ipynb #tasks-95
+# %% ../nbs/33_tasks.ipynb #tasks-102
 class BertForNextSentencePrediction(BertWithHead):
     "BERT that says whether one text follows another (Devlin et al. 2018, section 3.1, task 2)."
 
@@ -292,14 +299,14 @@ class BertForNextSentencePrediction(BertWithHead):
         return_dict: bool | None = None,
         next_sentence_label: Shaped[Tensor, "batch *_"] | None = None,  # the old name of labels
     ) -> NextSentencePredictorOutput | tuple:  # fmt: skip
-        labels, flags = renamed_labels(labels, next_sentence_label), (output_attentions, output_hidden_states)
+        labels = renamed_labels(labels, next_sentence_label)
         inputs = (input_ids, attention_mask, token_type_ids, position_ids, head_mask, inputs_embeds)
-        outputs = self.bert(*inputs, None, None, None, None, *flags, return_dict)
+        outputs = self.read(inputs, output_attentions, output_hidden_states, return_dict)
         logits = self.cls(outputs[1])
         loss = None if labels is None else label_loss("labels", logits, labels)
         return head_output(NextSentencePredictorOutput, outputs, loss, logits=logits)
 
-# %% ../nbs/33_tasks.ipynb #tasks-100
+# %% ../nbs/33_tasks.ipynb #tasks-107
 class BertPreTrainingHeads(nn.Module):
     "Both heads of pre-training: a score for each word, and two for the pair of texts."
 
@@ -314,7 +321,7 @@ class BertPreTrainingHeads(nn.Module):
     ) -> tuple[Float[Tensor, "batch seq vocab"], Float[Tensor, "batch 2"]]:
         return self.predictions(sequence_output), self.seq_relationship(pooled_output)
 
-# %% ../nbs/33_tasks.ipynb #tasks-102
+# %% ../nbs/33_tasks.ipynb #tasks-109
 class BertForPreTraining(BertForWords):
     "BERT as it was trained: hidden words, and whether the second text follows (Devlin et al. 2018, section 3.1)."
 
@@ -332,7 +339,7 @@ class BertForPreTraining(BertForWords):
         return_dict: bool | None = None,
     ) -> BertForPreTrainingOutput | tuple:  # fmt: skip
         inputs = (input_ids, attention_mask, token_type_ids, position_ids, head_mask, inputs_embeds)
-        outputs = self.bert(*inputs, None, None, None, None, output_attentions, output_hidden_states, return_dict)
+        outputs = self.read(inputs, output_attentions, output_hidden_states, return_dict)
         words, pair = self.cls(outputs[0], outputs[1])
         loss = None
         if labels is not None and next_sentence_label is not None:
