@@ -69,7 +69,11 @@ KINDS = {  # class, fields, labels
         {"labels": SEVERAL},
     ),
     "choice": (classify.BertForMultipleChoice, {"classifier_dropout": 0.0}, {"labels": torch.tensor([2, 0])}),
-    "label of tokens": (classify.BertForTokenClassification, THREE, {"labels": TOKEN_LABELS}),
+    "label of tokens": (
+        classify.BertForTokenClassification,
+        THREE | {"hidden_dropout_prob": 0.3},
+        {"labels": TOKEN_LABELS},
+    ),
     "label of tokens, no dropout": (
         classify.BertForTokenClassification,
         THREE | {"classifier_dropout": 0.0},
