@@ -293,6 +293,10 @@ BUGS = {
     },
     "34_tasks": {
         "not tied": ("else table.weight\n", "else nn.Parameter(table.weight.clone())\n"),
+        "bias never cropped": (
+            "if more := table.num_embeddings - len(head.bias):",
+            "if (more := table.num_embeddings - len(head.bias)) > 0:",
+        ),
         "bias left behind": ("if more := table.num_embeddings - len(head.bias):", "if more := 0:"),
         "drawn twice": ("None if part in made else ", ""),
         "not shifted": (
@@ -303,6 +307,14 @@ BUGS = {
         "mean over nothing": ("if not (labels != IGNORED).any():", "if False:"),
     },
     "35_classify": {
+        "dropout of the attention": ("config.hidden_dropout_prob if", "config.attention_probs_dropout_prob if"),
+        "no place is the first": ("(batch,), choices=None)", "(batch,), choices=None).clamp(min=0)"),
+        "problem written in any case": (
+            "            problem = self.config.problem_type or problem_of(self.num_labels, labels)\n",
+            "            problem = self.config.problem_type or problem_of(self.num_labels, labels)\n"
+            "            self.config.problem_type = problem\n",
+        ),
+        "list taken for labels": ("if not isinstance(labels, Tensor):\n        raise", "if False:\n        raise"),
         "dropout of its own ignored": ("hidden_dropout_prob if own is None else own", "hidden_dropout_prob"),
         "problem never written": ("loss, self.config.problem_type = ", "loss, _ = "),
         "numbers stretched": ("if tuple(labels.shape) not in shapes:", "if False:"),

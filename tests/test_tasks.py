@@ -69,7 +69,11 @@ KINDS = {  # class, fields, labels
         {"labels": SEVERAL},
     ),
     "choice": (classify.BertForMultipleChoice, {"classifier_dropout": 0.0}, {"labels": torch.tensor([2, 0])}),
-    "label of tokens": (classify.BertForTokenClassification, THREE, {"labels": TOKEN_LABELS}),
+    "label of tokens": (
+        classify.BertForTokenClassification,
+        THREE | {"hidden_dropout_prob": 0.3},
+        {"labels": TOKEN_LABELS},
+    ),
     "label of tokens, no dropout": (
         classify.BertForTokenClassification,
         THREE | {"classifier_dropout": 0.0},
@@ -126,6 +130,15 @@ def test_outputs_losses_and_gradients(cls, fields, labels, training, dtype, retu
     output = compare(models, call)
     assert isinstance(output, dict) == return_dict
     assert models[0].config.problem_type == models[1].config.problem_type
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize(("cls", "fields", "labels"), KINDS.values(), ids=KINDS.keys())
+def test_losses_in_half_precision(cls, fields, labels, dtype):
+    inputs = CHOICES if cls is classify.BertForMultipleChoice else INPUTS
+    labels = {name: value.to(dtype) if cls is classify.BertForSequenceClassification and value.is_floating_point()
+              else value for name, value in labels.items() if isinstance(value, torch.Tensor)}  # fmt: skip
+    compare([model.to(dtype) for model in build(cls, SIZES | fields)], inputs | labels)
 
 
 def draw_labels(d, cls, fields, batch, seq):
@@ -325,7 +338,9 @@ def test_ties_survive_loading_resizing_and_exchange(cls):
 @pytest.mark.parametrize("tie", [True, False])
 @pytest.mark.parametrize(("rows", "step"), [(104, None), (40, None), (101, 8), (None, 8), (None, None), (99, None)])
 def test_resized_as_the_reference(cls, tie, rows, step):
-    models = build(cls, SIZES | DECODER | {"tie_word_embeddings": tie})
+    models = build(cls, SIZES | DECODER | {"tie_word_embeddings": tie, "initializer_range": 0.3})
+    for model in models:
+        model.double()
     scores, bias = models[0].get_output_embeddings().weight, models[0].cls.predictions.bias
     for model in models:
         torch.manual_seed(0)
@@ -338,6 +353,33 @@ def test_resized_as_the_reference(cls, tie, rows, step):
     same(models[0](ids), models[1](ids))
     with_labels = {"labels": ids} | ({"next_sentence_label": FOLLOWS} if cls is tasks.BertForPreTraining else {})
     same(models[0](ids, **with_labels), models[1](ids, **with_labels))
+
+
+@by_words
+@pytest.mark.parametrize("rows", [104, 40])
+def test_copies_in_place_of_ties_are_resized_as_the_reference(cls, rows):
+    models = build(cls, SIZES | DECODER | {"torchscript": True})
+    for model in models:
+        torch.manual_seed(0)
+        model.resize_token_embeddings(rows)
+    states = [model.state_dict() for model in models]
+    assert list(states[0]) == list(states[1])
+    same(tuple(states[0].values()), tuple(states[1].values()))
+    table, scores = (get().weight for get in (models[0].get_input_embeddings, models[0].get_output_embeddings))
+    assert scores is not table and torch.equal(scores, table)
+    same(models[0](INPUTS["input_ids"] % 40), models[1](INPUTS["input_ids"] % 40))
+
+
+@by_words
+def test_without_a_tie_the_scores_do_not_follow_another_table(cls):
+    models, table = build(cls, SIZES | DECODER | {"tie_word_embeddings": False}), lively_(nn.Embedding(60, 30))
+    scores = models[0].get_output_embeddings().weight
+    for model in models:
+        model.set_input_embeddings(table)
+    assert models[0].get_output_embeddings().weight is scores and len(scores) == 99
+    same(models[0](INPUTS["input_ids"] % 60), models[1](INPUTS["input_ids"] % 60))
+    models[0].resize_token_embeddings(60)
+    assert len(models[0].get_output_embeddings().weight) == len(models[0].cls.predictions.bias) == 60
 
 
 @by_words
@@ -509,6 +551,7 @@ def test_labels_that_cannot_be_meant(name, fields, labels, message, as_a_user):
         ("hidden words", WORD_LABELS.tolist()),
         ("next sentence", FOLLOWS > 0),
         ("label of tokens", TOKEN_LABELS.to(torch.int16)),
+        ("label", [2, 0, 1]),
         ("number", [0.5, 1.0, 2.0]),
         ("number", NUMBERS + 1j),
         ("choice", torch.ones(2, 3)),
@@ -534,6 +577,19 @@ def test_a_problem_that_does_not_exist(as_a_user):
     model.config.problem_type = "multi_label"
     with pytest.raises(ValueError, match="problem_type is 'multi_label', expected one of"):
         model(**INPUTS, labels=ONE)
+
+
+def test_a_place_that_is_none_is_left_out():
+    """The reference takes -100 for the first token."""
+    mine, theirs = build(classify.BertForQuestionAnswering, SIZES)
+    end, first = torch.tensor([4, 2, 3]), torch.tensor([1, 0, 0])
+    none, beyond = (first.index_fill(0, torch.tensor([1]), place) for place in (-100, 7))
+    ours = mine(**INPUTS, start_positions=none, end_positions=end).loss
+    same(ours, mine(**INPUTS, start_positions=beyond, end_positions=end).loss)
+    same(ours, theirs(**INPUTS, start_positions=beyond, end_positions=end).loss)
+    reference = theirs(**INPUTS, start_positions=none, end_positions=end).loss
+    same(reference, theirs(**INPUTS, start_positions=first, end_positions=end).loss)
+    assert ours != reference
 
 
 def test_an_answer_has_a_beginning_and_an_end():
