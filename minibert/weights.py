@@ -339,7 +339,7 @@ def open_bin(file: BinaryIO, where: str) -> dict[str, Stored]:
         for name, tensor in check_loaded(value, where).items()
     }
 
-# %% ../nbs/31_weights.ipynb #weights-58
+# %% ../nbs/31_weights.ipynb #weights-61
 INDEX_LIMIT = 1_000_000
 
 
@@ -365,7 +365,7 @@ def check_shard(names: set[str], promised: set[str], where: str) -> None:
         if some:
             raise CheckpointError(f"{where} {what} {sorted(some)[0]:.100}, expected what the index says")
 
-# %% ../nbs/31_weights.ipynb #weights-60
+# %% ../nbs/31_weights.ipynb #weights-65
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 OTHERS = ("tf_model.h5", "flax_model.msgpack", "model.onnx", "model.ckpt.index", "bert_model.ckpt.index")
 
@@ -382,7 +382,7 @@ def find_weights(folder: Folder) -> str:
     hint = f"; {others[0]}, which it has, can be converted with transformers" if others else ""
     raise FileNotFoundError(f"{folder.path} holds no weights, expected {' or '.join(WEIGHTS)}{hint}")
 
-# %% ../nbs/31_weights.ipynb #weights-61
+# %% ../nbs/31_weights.ipynb #weights-66
 @contextmanager
 def open_weights(
     folder: Folder,
@@ -401,7 +401,7 @@ def open_weights(
             stored |= tensors
         yield stored
 
-# %% ../nbs/31_weights.ipynb #weights-69
+# %% ../nbs/31_weights.ipynb #weights-74
 def count_nonfinite(tensor: Tensor) -> int:
     "How many of the values are infinite or not a number."
     if tensor.numel() == 0 or all(limit.isfinite() for limit in torch.aminmax(tensor)):
