@@ -54,7 +54,8 @@ POOLING_SWITCHES = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token"
 
 def stored_steps(folder: Folder) -> list[str]:
     "The paths of the steps in `modules.json`; a `CheckpointError` unless they are a BERT, pooling, perhaps normalising."
-    where, kinds, paths = folder.path / "modules.json", [], []
+    where, kinds = folder.path / "modules.json", []
+    paths: list[Any] = []
     for i, step in enumerate(parse_json(folder.read("modules.json", SMALL), where, list)):
         kind, path = (step.get("type"), step.get("path")) if isinstance(step, dict) else (None, None)
         if not isinstance(kind, str) or not kind.startswith("sentence_transformers."):
