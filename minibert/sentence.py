@@ -53,7 +53,7 @@ POOLING_SWITCHES = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token"
 
 
 def stored_steps(folder: Folder) -> list[str]:
-    "The paths of the steps in `modules.json`; a `CheckpointError` unless they are a BERT, pooling, perhaps normalising."
+    "The paths of the steps in `modules.json`; a `CheckpointError` unless they are those of `STEPS`."
     where, kinds = folder.path / "modules.json", []
     paths: list[Any] = []
     for i, step in enumerate(parse_json(folder.read("modules.json", SMALL), where, list)):
@@ -130,7 +130,7 @@ class SentenceEncoder:
         normalize: bool | None = None,
         **hub: Any,  # revision, token, cache_dir, local_files_only
     ) -> "SentenceEncoder":  # fmt: skip
-        "The encoder of a checkpoint; a `CheckpointError` for a step, a pooling or a setting that minibert doesn't know."
+        "The encoder of a checkpoint; a `CheckpointError` for a step or a setting that minibert doesn't know."
         tokenizer = BertTokenizer.from_pretrained(name, **hub)
         model = BertModel.from_pretrained(name, add_pooling_layer=False, **hub)
         folder = find_folder(name, ["modules.json", "*sentence*.json", "*/config.json"], hub)
@@ -153,7 +153,7 @@ class SentenceEncoder:
 
     def encode(
         self,
-        texts: str | list[str],
+        texts: Any,  # a string, or a list of strings
         batch_size: int = 32,  # texts that go through the model together
         progress: bool = False,  # show a bar
     ) -> Float[Tensor, "*texts hidden"]:  # (texts, hidden), or (hidden,) for a single string; float32, on the CPU
