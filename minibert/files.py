@@ -30,10 +30,12 @@ def is_plain(name: Any) -> bool:
 
 
 def inside(folder: Path) -> list[Path]:
-    "The folders in which files of `folder` may lie: itself, and the blobs beside it if it is part of the hub's cache."
+    "The folders in which files of `folder` may lie: itself, and the blobs if it is, or is in, one of the hub's cache."
     real = folder.resolve()
-    is_cache = real.parent.name == "snapshots" and real.parents[1].name.startswith("models--")
-    return [real, real.parents[1] / "blobs"] if is_cache else [real]
+    for root in (real, real.parent):  # a checkpoint may have folders of its own, one level deep
+        if root.parent.name == "snapshots" and root.parents[1].name.startswith("models--"):
+            return [real, root.parents[1] / "blobs"]
+    return [real]
 
 # %% ../nbs/28_files.ipynb #files-16
 OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
@@ -104,8 +106,8 @@ def check_readable(values: Any) -> None:
         raise RecursionError
 
 # %% ../nbs/28_files.ipynb #files-31
-def parse_json(content: bytes, where: str | Path) -> dict[str, Any]:
-    "The object that the bytes spell in JSON; a `CheckpointError` that names `where` they are from."
+def parse_json(content: bytes, where: str | Path, kind: type = dict) -> Any:
+    "The object (or the list) that the bytes spell in JSON; a `CheckpointError` that names `where` they are from."
     try:
         values = json.loads(content.decode("utf-8"), object_pairs_hook=one_of_each, parse_int=whole_number)
         check_readable(values)
@@ -113,8 +115,9 @@ def parse_json(content: bytes, where: str | Path) -> dict[str, Any]:
         raise CheckpointError(f"{where} is nested too deeply, expected JSON of a few levels") from None
     except ValueError as error:
         raise CheckpointError(f"{where} {looks_like(content) or f'is not JSON: {error}'}") from error
-    if not isinstance(values, dict):
-        raise CheckpointError(f"{where} holds a {type(values).__name__}, expected an object with keys")
+    if not isinstance(values, kind):
+        expected = "an object with keys" if kind is dict else f"a {kind.__name__}"
+        raise CheckpointError(f"{where} holds a {type(values).__name__}, expected {expected}")
     return values
 
 # %% ../nbs/28_files.ipynb #files-34

@@ -214,7 +214,8 @@ BUGS = {
     "28_files": {
         "names may be paths": ("if not is_plain(name):", "if False:"),
         "links lead out": ("if not any(root in real.parents for root in inside(folder)):", "if False:"),
-        "blobs of any folder": ('is_cache = real.parent.name == "snapshots" and', "is_cache = True or"),
+        "blobs of any folder": ('if root.parent.name == "snapshots" and', "if True or"),
+        "blobs for the folder alone": ("for root in (real, real.parent):", "for root in (real,):"),
         "keys may stand twice": ("if len(values) < len(pairs):", "if False:"),
         "as long as it likes": ("if len(content) > limit:", "if False:"),
         "exchanged unnoticed": ("if os.stat(self.path).st_ino != self.number:", "if False:"),
@@ -324,6 +325,16 @@ BUGS = {
             "places.masked_fill(places >= seq, IGNORED)",
             "places.clamp(max=seq - 1)",
         ),
+    },
+    "37_sentence": {
+        "padding in the mean": ("mask = attention_mask.", "mask = torch.ones_like(attention_mask)."),
+        "divided by the longest": ("/ mask.sum(1).clamp(min=1)", "/ mask.shape[1]"),
+        "in the order of computing": ("vectors[batch] = ", "vectors[start : start + size] = "),
+        "never normalised": ("if self.normalize else vectors", "if False else vectors"),
+        "dropout left on": ("            model.eval()\n", ""),
+        "mode not restored": ("module.training = mode", "pass"),
+        "cut where the model ends": ("max_length=self.max_length)", "max_length=512)"),
+        "unknown steps left out": ("if kinds not in (STEPS[:2], STEPS):", "if False:"),
     },
 }
 
