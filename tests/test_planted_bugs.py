@@ -325,6 +325,14 @@ BUGS = {
             "places.clamp(max=seq - 1)",
         ),
     },
+    "40_pretrain": {
+        "steps between kept": ("sorted((used | letters)", "sorted(trainer.get_vocab().keys()"),
+        "seeds overlap": ("number = (seed << 32) + step", "number = seed + step"),
+        "pieces taken for words": ("if missing := [word for word in words if word not in found]:", "if missing := []:"),
+        "marks hidden": ('torch.isin(inputs["input_ids"], words)', 'inputs["input_ids"] >= 0'),
+        "always from the start": ("first = load_run(options.folder, model, optimizer)", "first = 0"),
+        "together without being started together": ('if kind == "none" and world > 1:', "if False:"),
+    },
 }
 
 
