@@ -13,8 +13,8 @@ import sys
 import pytest
 import torch
 
-from minibert.pretrain import BertForPreTraining, language_batches, pretrain, train_tokenizer
-from minibert.tasks import IGNORED
+from minibert.pretrain import language_batches, pretrain, train_tokenizer
+from minibert.tasks import IGNORED, BertForPreTraining
 
 STEPS, HALF, ROWS = 12, 6, 16
 OPTIONS = ["--steps", str(STEPS), "--save-every", str(HALF), "--rows", str(ROWS), "--json"]
