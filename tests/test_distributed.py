@@ -1,7 +1,8 @@
 """One run is one run: alone, on two processes with DDP, on two with FSDP2, and stopped and continued in between.
 
 Twelve steps on CPU. The sums come in another order on two processes, so the numbers agree closely, not bit for bit.
-Measured: losses and lengths of gradients to 2e-6, weights to 2e-6; a step that is wrong is off by 1e-3 and more.
+Measured: losses, lengths of gradients and weights to 2e-7. If each process divides by its own number of labels, losses
+are off by 1e-2, lengths by 1e-1 and weights by 5e-3.
 """
 
 import json
@@ -19,7 +20,7 @@ from minibert.tasks import IGNORED, BertForPreTraining
 STEPS, HALF, ROWS = 12, 6, 16
 OPTIONS = ["--steps", str(STEPS), "--save-every", str(HALF), "--rows", str(ROWS), "--json"]
 NUMBERS = ("words", "pairs", "norm")
-CLOSE = 2e-5
+CLOSE = 5e-6
 
 
 def steps_of(printed: str) -> list[dict]:
