@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['mask_tokens', 'warmup_then_linear', 'parameter_groups', 'ranks', 'pretraining_losses', 'Recipe', 'Progress',
-           'mean_over_processes', 'fit', 'run_state', 'save_run', 'load_run']
+           'mean_over_processes', 'fit', 'run_state', 'save_run', 'check_saved', 'load_run']
 
 # %% ../nbs/39_training.ipynb #training-02
 import shutil
@@ -176,6 +176,17 @@ def save_run(
     return target
 
 # %% ../nbs/39_training.ipynb #training-44
+def check_saved(state: dict[str, Any], checkpoint: Path) -> None:
+    "A `ValueError` if a checkpoint lacks one of the model's weights, or has it in another shape."
+    from torch.distributed.checkpoint import FileSystemReader
+
+    saved = FileSystemReader(checkpoint).read_metadata().state_dict_metadata
+    for name, tensor in state["model"].items():
+        found = tuple(getattr(saved.get(f"model.{name}"), "size", ())) or None
+        if found != tuple(tensor.shape):
+            raise ValueError(f"{checkpoint} has {name} in shape {found}, but the model has it in {tuple(tensor.shape)}")
+
+
 def load_run(folder: str | Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
     "Put the newest checkpoint of this folder, if there is one, into model and optimizer; return the next step."
     from torch.distributed.checkpoint import load
@@ -185,6 +196,7 @@ def load_run(folder: str | Path, model: nn.Module, optimizer: torch.optim.Optimi
     if not found:
         return 0
     state = run_state(model, optimizer)
+    check_saved(state, found[-1])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         load(state, checkpoint_id=found[-1])

@@ -336,6 +336,35 @@ BUGS = {
         "cut where the model ends": ("max_length=self.max_length)", "max_length=512)"),
         "unknown steps left out": ("if kinds not in (STEPS[:2], STEPS):", "if False:"),
     },
+    "38_language": {
+        "agreement with the place": ("*acts(gender, number, other)", "*acts(gender, other, other)"),
+        "half of the pairs at random": ("second if label else fitting", "second if not label else fitting"),
+        "a place asks for itself": ("(weights[..., None] - logs.nan_to_num(neginf=0))", "weights[..., None].expand_as(logs)"),
+        "words seen are trusted": ("(1 - RATE * (1 - KEPT)) * self.emits + RATE * REPLACED * words", "self.emits + 1e-9"),
+        "kept and replaced alike": ("KEPT * torch.eye(vocab_size, dtype=torch.float64) + ", ""),
+        "chance forgotten": ("self.prior = self.following + 1 / 2 / self.following.numel()", "self.prior = self.following"),
+    },
+    "39_training": {
+        "all chosen become [MASK]": ("is_chosen & (fate < hidden), mask_id", "is_chosen, mask_id"),
+        "replaced words are counted from hidden": ("(fate < hidden + replaced)", "(fate < 2 * replaced + hidden)"),
+        "marks hidden": ("is_chosen = may_hide & ", "is_chosen = "),
+        "first step lost": ("return (step + 1) / warmup", "return step / warmup"),
+        "norms decay": ('name.endswith("bias") or "LayerNorm" in name', 'name.endswith("bias")'),
+        "another mean": ('count = (batch["labels"] != IGNORED).sum().clamp(min=1)', 'count = batch["labels"].numel()'),
+        "gradients add up": ("        optimizer.zero_grad()\n", ""),
+        "gradients not cut": ("clip_grad_norm_(model.parameters(), recipe.max_norm)", "clip_grad_norm_(model.parameters(), 1e9)"),
+        "dropout by the clock": ("torch.manual_seed(recipe.seed", "torch.seed() or torch.manual_seed(recipe.seed"),
+        "means not kept": ("set_state_dict(model, optimizer,", "set_state_dict(model, torch.optim.AdamW(model.parameters()),"),
+        "another model taken": ("    check_saved(state, found[-1])\n", ""),
+    },
+    "40_pretrain": {
+        "steps between kept": ("sorted((used | letters)", "sorted(trainer.get_vocab().keys()"),
+        "seeds overlap": ("number = seed * STRIDE + step", "number = seed + step"),
+        "pieces taken for words": ("if missing := [word for word in words if word not in found]:", "if missing := []:"),
+        "marks hidden": ('torch.isin(inputs["input_ids"], words)', 'inputs["input_ids"] >= 0'),
+        "always from the start": ("first = load_run(options.folder, model, optimizer)", "first = 0"),
+        "together without being started together": ('if kind == "none" and world > 1:', "if False:"),
+    },
 }
 
 
