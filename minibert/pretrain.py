@@ -26,7 +26,7 @@ from .config import BertConfig
 from .language import CLASSES, draw_pairs
 from .tasks import BertForPreTraining
 from .tokenizer import BertTokenizer
-from .training import Progress, Recipe, fit, load_run, mask_tokens, ranks, save_run
+from .training import STRIDE, Progress, Recipe, fit, load_run, mask_tokens, ranks, save_run
 
 # %% ../nbs/40_pretrain.ipynb #pretrain-05
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -65,7 +65,7 @@ def language_batches(tokenizer: BertTokenizer, rows: int, seed: int = 0) -> Call
     words = torch.tensor(list(word_ids(tokenizer).values()))
 
     def batch_of(step: int) -> dict[str, Tensor]:
-        number = (seed << 32) + step
+        number = seed * STRIDE + step
         pairs = list(itertools.islice(draw_pairs(number), rows))
         texts = [pair.first for pair in pairs], [pair.second for pair in pairs]
         inputs = tokenizer(*texts, padding=True, return_tensors="pt")
