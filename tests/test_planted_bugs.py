@@ -234,7 +234,7 @@ BUGS = {
         "the library is told": ("framed = []\n", "framed = []\n    backend.enable_padding()\n"),
         "written in place": ("write_text(text, part)", "write_text(text, path)"),
         "the stride may fill a row": ("options.stride >= max(length - 2, 1)", "options.stride > length"),
-        "never asks the hub": ("find_folder(name, [*FILES, \"config.json\"], hub)", "find_folder(Path(name), [], hub)"),
+        "never asks the hub": ('find_folder(name, [*FILES, "config.json"], hub)', "find_folder(Path(name), [], hub)"),
         "ids without a token decoded": ("if ids[i] >= size:", "if False:"),
     },
     "30_vocabulary": {
@@ -276,7 +276,7 @@ BUGS = {
         "another shape passes": ("if source.shape != shapes[name]:", "if len(source.shape) != len(shapes[name]):"),
         "new parameters are zero": ("init_weights_(module, std)", "module.weight.data.zero_()"),
         "infinity loads": ("if not allow_nonfinite:", "if False:"),
-        "methods may be hidden": ('and hasattr(BertConfig, name):', "and False:"),
+        "methods may be hidden": ("and hasattr(BertConfig, name):", "and False:"),
         "left in training mode": ("return model.eval()", "return model"),
         "float32 whatever is asked": ("return FLOATS[name]", "return torch.float32"),
     },
@@ -339,10 +339,19 @@ BUGS = {
     "38_language": {
         "agreement with the place": ("*acts(gender, number, other)", "*acts(gender, other, other)"),
         "half of the pairs at random": ("second if label else fitting", "second if not label else fitting"),
-        "a place asks for itself": ("(weights[..., None] - logs.nan_to_num(neginf=0))", "weights[..., None].expand_as(logs)"),
-        "words seen are trusted": ("(1 - RATE * (1 - KEPT)) * self.emits + RATE * REPLACED * words", "self.emits + 1e-9"),
+        "a place asks for itself": (
+            "(weights[..., None] - logs.nan_to_num(neginf=0))",
+            "weights[..., None].expand_as(logs)",
+        ),
+        "words seen are trusted": (
+            "(1 - RATE * (1 - KEPT)) * self.emits + RATE * REPLACED * words",
+            "self.emits + 1e-9",
+        ),
         "kept and replaced alike": ("KEPT * torch.eye(vocab_size, dtype=torch.float64) + ", ""),
-        "chance forgotten": ("self.prior = self.following + 1 / 2 / self.following.numel()", "self.prior = self.following"),
+        "chance forgotten": (
+            "self.prior = self.following + 1 / 2 / self.following.numel()",
+            "self.prior = self.following",
+        ),
     },
     "39_training": {
         "all chosen become [MASK]": ("is_chosen & (fate < hidden), mask_id", "is_chosen, mask_id"),
@@ -352,9 +361,12 @@ BUGS = {
         "norms decay": ('name.endswith("bias") or "LayerNorm" in name', 'name.endswith("bias")'),
         "another mean": ('count = (batch["labels"] != IGNORED).sum().clamp(min=1)', 'count = batch["labels"].numel()'),
         "gradients add up": ("        optimizer.zero_grad()\n", ""),
-        "gradients not cut": ("clip_grad_norm_(model.parameters(), recipe.max_norm)", "clip_grad_norm_(model.parameters(), 1e9)"),
+        "gradients not cut": (
+            "clip_grad_norm_(model.parameters(), recipe.max_norm)",
+            "clip_grad_norm_(model.parameters(), 1e9)",
+        ),
         "dropout by the clock": ("torch.manual_seed(recipe.seed", "torch.seed() or torch.manual_seed(recipe.seed"),
-        "means not kept": ("set_state_dict(model, optimizer,", "set_state_dict(model, torch.optim.AdamW(model.parameters()),"),
+        "means not kept": ("load(state, checkpoint_id", 'load({"model": state["model"]}, checkpoint_id'),
         "another model taken": ("    check_saved(state, found[-1])\n", ""),
     },
     "40_pretrain": {

@@ -56,10 +56,10 @@ def test_the_best_guesser_is_right_as_often_as_it_says(tokenizer):
 
 
 def test_the_loss_falls(tokenizer):
-    model, recipe = small_model(tokenizer), Recipe(steps=60, warmup=6, learning_rate=3e-3)
+    model, recipe = small_model(tokenizer), Recipe(steps=100, warmup=10, learning_rate=3e-3)
     run = list(fit(model, recipe.optimizer(model), language_batches(tokenizer, rows=32), recipe))
     first, last = (sum(progress.words for progress in part) / 10 for part in (run[:10], run[-10:]))
-    assert first > 4 and last < 3.2
+    assert first > 4 and last < 3
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
