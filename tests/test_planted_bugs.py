@@ -325,6 +325,24 @@ BUGS = {
             "places.clamp(max=seq - 1)",
         ),
     },
+    "36_generate": {
+        "old keys copied": ("if func is not torch.cat:", "if True:"),
+        "cache written one place too late": (
+            "room[:, :, before : before + new.shape[2]] = new",
+            "room[:, :, before + 1 : before + 1 + new.shape[2]] = new",
+        ),
+        "beams keep their rows": ("filled.copy_(filled.index_select(0, rows))", "pass"),
+        "more than k on a tie and less": ("scores < worst, -torch.inf", "scores <= worst, -torch.inf"),
+        "the word that reaches p lost": ("is_out[:, -least:] = False", "is_out[:, -least:] = is_out[:, -least:]"),
+        "ended texts go on": ("words.masked_fill(~going, options.pad_token_id)", "words"),
+        "all beams alike at first": ("sums[:, 1:] = -1e9", "sums[:, 1:] = 0"),
+        "never too early": ("self.most if is_far else words", "words"),
+        "texts that are not among the best end": ("elif rank < options.num_beams:", "else:"),
+        "penalty on the whole text": ("ids.shape[1] + 1 - prompt, found", "ids.shape[1] + 1, found"),
+        "padding on the right accepted": ("hidden = (mask[:, -1] == 0).nonzero()", "hidden = ()"),
+        "one position too few": ("if length - 1 > positions:", "if length > positions + 3:"),
+        "encoder overheard": ('"use_cache": use_cache} | others', '"use_cache": use_cache}'),
+    },
 }
 
 
