@@ -20,6 +20,7 @@ from .activations import activation
 from .cache import Cache
 from .config import BertConfig, require
 from .embeddings import Ids
+from .generate import Generation
 from .model import BertModel, BertPreTrainedModel, EncoderMask, Mask
 from minibert.outputs import (
     BertForPreTrainingOutput,
@@ -235,7 +236,7 @@ def next_word_loss(
     return label_loss("labels", logits[:, :-1].contiguous(), labels[:, 1:])
 
 # %% ../nbs/34_tasks.ipynb #tasks-83
-class BertLMHeadModel(BertForWords):
+class BertLMHeadModel(Generation, BertForWords):
     "BERT that predicts the next word."
 
     def __init__(self, config: BertConfig):
