@@ -196,7 +196,7 @@ def warn_of_idle(options: GenerationOptions) -> None:
             if not is_met and getattr(options, name) != defaults[name]:
                 warnings.warn(f"{name}={getattr(options, name)!r} has no effect without {need}", stacklevel=4)
 
-# %% ../nbs/36_generate.ipynb #generate-54
+# %% ../nbs/36_generate.ipynb #generate-56
 def completed(options: GenerationOptions, config: BertConfig) -> GenerationOptions:
     "The options with the words for the end and for padding; a `ValueError` for words that there are not."
     if options.eos_token_id is None:
@@ -223,7 +223,7 @@ def narrowed(scores: Float[Tensor, "batch vocab"], options: GenerationOptions) -
         scores = keep_top_k(scores, max(options.top_k, least))
     return scores if options.top_p is None or options.top_p == 1 else keep_top_p(scores, options.top_p, least)
 
-# %% ../nbs/36_generate.ipynb #generate-57
+# %% ../nbs/36_generate.ipynb #generate-59
 class Reading:
     "A model that reads a growing text, and remembers what it has read."
 
@@ -255,7 +255,7 @@ class Reading:
         if self.room is not None:
             self.room.reorder(rows)
 
-# %% ../nbs/36_generate.ipynb #generate-58
+# %% ../nbs/36_generate.ipynb #generate-60
 def write(
     reading: Reading, ids: Int[Tensor, "batch seq"], length: int, options: GenerationOptions
 ) -> Int[Tensor, "batch _"]:
@@ -273,7 +273,7 @@ def write(
         going = going & ~torch.isin(words, ends)
     return ids
 
-# %% ../nbs/36_generate.ipynb #generate-60
+# %% ../nbs/36_generate.ipynb #generate-62
 def best_continuations(
     scores: Float[Tensor, "rows vocab"],  # of the next words
     sums: Float[Tensor, "texts beams"],  # what each beam has so far
@@ -310,7 +310,7 @@ def sort_out(
     ended.look_ahead(found[0][0], words)
     return going
 
-# %% ../nbs/36_generate.ipynb #generate-62
+# %% ../nbs/36_generate.ipynb #generate-64
 def side_by_side(texts: list[Tensor], length: int, options: GenerationOptions) -> Int[Tensor, "texts _"]:
     "Texts of different lengths in one tensor, with the end and padding behind the shorter ones."
     width = min(length, 1 + max(map(len, texts)))
@@ -348,7 +348,7 @@ def beam_search(
             lists[text // beams].add(ids[text], total, ids.shape[1] - prompt)
     return side_by_side([text for ended in lists for text in ended.best()], length, options)
 
-# %% ../nbs/36_generate.ipynb #generate-64
+# %% ../nbs/36_generate.ipynb #generate-66
 def prompt_mask(
     input_ids: Int[Tensor, "batch prompt"],
     attention_mask: Shaped[Tensor, "..."] | None,  # what the caller gave
@@ -379,7 +379,7 @@ def length_of(options: GenerationOptions, prompt: int, positions: int) -> int:
         raise ValueError(f"{what} take {length - 1} positions, but max_position_embeddings is {positions}")
     return length
 
-# %% ../nbs/36_generate.ipynb #generate-65
+# %% ../nbs/36_generate.ipynb #generate-67
 def looked_at(
     config: BertConfig, states: Tensor | None, mask: Tensor | None, batch: int, times: int
 ) -> dict[str, Tensor]:
@@ -393,7 +393,7 @@ def looked_at(
         repeated["encoder_attention_mask"] = mask.repeat_interleave(times, 0)
     return repeated
 
-# %% ../nbs/36_generate.ipynb #generate-67
+# %% ../nbs/36_generate.ipynb #generate-69
 class Steps:
     "What a decoder is given in one step of writing."
 
@@ -410,7 +410,7 @@ class Steps:
         step = {"input_ids": input_ids[:, start:], "attention_mask": mask}
         return step | {"past_key_values": past_key_values, "use_cache": use_cache} | others
 
-# %% ../nbs/36_generate.ipynb #generate-68
+# %% ../nbs/36_generate.ipynb #generate-70
 class Generation(Steps):
     "A decoder with a head for words, which writes."
     config: BertConfig

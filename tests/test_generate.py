@@ -66,7 +66,7 @@ def cases(draw):
     else:
         call["input_ids"][:, -1] = call["input_ids"][:, -1].clamp(min=4)  # the padding may be anywhere else
     call |= d.one({"max_new_tokens": d.whole(1, 12)}, {"max_length": prompt + d.whole(1, 12)})
-    several = sorted({int(word) for word in d.ids(vocab, 1 + vocab // 4)})
+    several = sorted({int(word) for word in d.ids(vocab, 1 + vocab // 2)})
     call["eos_token_id"] = d.one(None, d.whole(4, vocab - 1), several)
     if d.yes(one_in=4):
         call["pad_token_id"] = d.whole(0, 3)
@@ -84,17 +84,17 @@ def test_any_decoder_prompt_and_options():
     ended = set()
 
     @seed(0)
-    @settings(differential.SETTINGS, max_examples=150)
+    @settings(differential.SETTINGS, max_examples=120)
     @given(cases())
     def run(case):
         number, fields, call = case
         texts = assert_same(build(number, **fields), **call)
         prompt = call["input_ids"].shape[1]
         length = call["max_length"] if "max_length" in call else prompt + call["max_new_tokens"]
-        ended.add((call.get("num_beams", 1), texts.shape[1] < length))
+        ended.add((call.get("num_beams", 1) > 1, texts.shape[1] < length))
 
     run()
-    assert ended >= set(itertools.product((1, 2, 3, 4), (True, False)))  # some have come to an end before the last word
+    assert ended >= set(itertools.product((True, False), repeat=2))  # some texts end before the last word
 
 
 @pytest.mark.parametrize("early", [True, False, "never"])
