@@ -189,7 +189,7 @@ def check_saved(state: dict[str, Any], checkpoint: Path) -> None:
         if found != tuple(tensor.shape):
             raise ValueError(f"{checkpoint} has {name} in shape {found}, but the model has it in {tuple(tensor.shape)}")
 
-
+# %% ../nbs/39_training.ipynb #training-46
 def load_run(folder: str | Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
     "Put the newest checkpoint of this folder, if there is one, into model and optimizer; return the next step."
     from torch.distributed.checkpoint import load
