@@ -59,7 +59,7 @@ def word_ids(tokenizer: BertTokenizer) -> dict[str, int]:
         raise ValueError(f"tokenizer lacks the words {missing[:3]}, expected each word of the language as one token")
     return {word: found[word] for word in words}
 
-
+# %% ../nbs/40_pretrain.ipynb #pretrain-12
 def language_batches(tokenizer: BertTokenizer, rows: int, seed: int = 0) -> Callable[[int], dict[str, Tensor]]:
     "A function that makes the batch of a step: pairs of texts with hidden words, and the labels of both tasks."
     words = torch.tensor(list(word_ids(tokenizer).values()))
@@ -77,16 +77,16 @@ def language_batches(tokenizer: BertTokenizer, rows: int, seed: int = 0) -> Call
 
     return batch_of
 
-
+# %% ../nbs/40_pretrain.ipynb #pretrain-13
 def small_config(tokenizer: BertTokenizer) -> BertConfig:
     "A BERT that learns the small language in minutes: 3 layers of 4 heads, 64 numbers for a token."
     return BertConfig(
         vocab_size=len(tokenizer), max_position_embeddings=32,
         hidden_size=64, num_hidden_layers=3, num_attention_heads=4, intermediate_size=256,
-        hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,  # texts never come twice: nothing to learn by heart
+        hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,  # texts hardly come twice: nothing to learn by heart
     )  # fmt: skip
 
-# %% ../nbs/40_pretrain.ipynb #pretrain-31
+# %% ../nbs/40_pretrain.ipynb #pretrain-33
 @contextmanager
 def joined() -> Iterator[torch.device]:
     "Join the processes that torchrun started, if it did, and part in the end; gives the device of this process."
@@ -102,7 +102,7 @@ def joined() -> Iterator[torch.device]:
         if dist.is_initialized():
             dist.destroy_process_group()
 
-
+# %% ../nbs/40_pretrain.ipynb #pretrain-34
 def check_parallel(kind: str, rows: int) -> None:
     "A `ValueError` if this kind of working together does not fit how the program was started."
     world = ranks()[1]
@@ -114,7 +114,7 @@ def check_parallel(kind: str, rows: int) -> None:
     if rows < world:
         raise ValueError(f"--rows is {rows}, expected one at least for each of the {world} processes")
 
-# %% ../nbs/40_pretrain.ipynb #pretrain-34
+# %% ../nbs/40_pretrain.ipynb #pretrain-37
 def in_parallel(
     model: BertForPreTraining,
     kind: str,  # "none", "ddp" or "fsdp"
@@ -138,7 +138,7 @@ def kept_numbers(model: nn.Module) -> int:
     parts = [p.to_local() if hasattr(p, "to_local") else p for p in model.parameters()]
     return sum(part.numel() for part in parts)
 
-# %% ../nbs/40_pretrain.ipynb #pretrain-36
+# %% ../nbs/40_pretrain.ipynb #pretrain-39
 def save_whole(model: nn.Module, config: BertConfig, folder: Path) -> None:
     "Write the trained model, and the vocabulary in `folder`, into `folder / 'model'`; every process calls this."
     from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
@@ -150,7 +150,7 @@ def save_whole(model: nn.Module, config: BertConfig, folder: Path) -> None:
         plain.save_pretrained(folder / "model")
         shutil.copy(folder / "vocab.txt", folder / "model")
 
-# %% ../nbs/40_pretrain.ipynb #pretrain-39
+# %% ../nbs/40_pretrain.ipynb #pretrain-42
 def start_run(options: argparse.Namespace, device: torch.device) -> tuple[nn.Module, BertConfig, Callable]:
     "The model of a run, its config, and a function that makes the batch of a step."
     if ranks()[0] == 0 and not (options.folder / "vocab.txt").exists():
@@ -174,7 +174,7 @@ def tell(progress: Progress, options: argparse.Namespace) -> None:
     elif (progress.step + 1) % 10 == 0:
         tqdm.write(f"step {progress.step + 1:>6}  words {progress.words:.3f}  pairs {progress.pairs:.3f}")
 
-# %% ../nbs/40_pretrain.ipynb #pretrain-40
+# %% ../nbs/40_pretrain.ipynb #pretrain-43
 def train(options: argparse.Namespace, device: torch.device) -> None:
     "A run, from the vocabulary to the saved model; every process calls this."
     from tqdm import tqdm
@@ -200,7 +200,7 @@ def train(options: argparse.Namespace, device: torch.device) -> None:
     bar.close()
     save_whole(model, config, options.folder)
 
-# %% ../nbs/40_pretrain.ipynb #pretrain-41
+# %% ../nbs/40_pretrain.ipynb #pretrain-44
 def pretrain(
     arguments: list[str] | None = None,  # the words after `-m minibert.pretrain`; those of the shell, if left out
 ) -> int:  # the exit status
@@ -226,7 +226,7 @@ def pretrain(
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 2
 
-# %% ../nbs/40_pretrain.ipynb #pretrain-42
+# %% ../nbs/40_pretrain.ipynb #pretrain-45
 #| eval: false
 if __name__ == "__main__":
     sys.exit(pretrain())

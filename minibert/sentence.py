@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['POOLINGS', 'SMALL', 'STEPS', 'POOLING_SWITCHES', 'mean_pool', 'evaluating', 'stored_steps', 'stored_pooling',
-           'stored_choices', 'SentenceEncoder']
+           'stored_choices', 'EncoderParts', 'BatchEmbedding', 'TextEmbedding', 'SentenceEncoder']
 
 # %% ../nbs/37_sentence.ipynb #sentence-02
 from collections.abc import Iterator
@@ -98,8 +98,8 @@ def stored_choices(folder: Folder, hidden: int) -> dict[str, Any]:
     return {"max_length": cuts.get("max_seq_length"), "pooling": pooling, "normalize": len(steps) == len(STEPS)}
 
 # %% ../nbs/37_sentence.ipynb #sentence-29
-class SentenceEncoder:
-    "A BERT and its tokenizer that make one vector for each text, as sentence-transformers does."
+class EncoderParts:
+    "A BERT, its tokenizer, and how they make one vector for each text."
 
     def __init__(self,
         model: BertModel,
@@ -121,6 +121,59 @@ class SentenceEncoder:
         self.model, self.tokenizer, self.max_length = model, tokenizer, length
         self.pooling, self.normalize = pooling, normalize
 
+# %% ../nbs/37_sentence.ipynb #sentence-30
+class BatchEmbedding(EncoderParts):
+    "From texts to ids, and from a batch of these to vectors."
+
+    def ids_of(self, texts: Any) -> list[list[int]]:
+        "The ids of each text, cut to `max_length`; an error that names the first text that is none."
+        if not isinstance(texts, (list, tuple)):
+            raise TypeError(f"texts is a {type(texts).__name__}, expected a string or a list of strings")
+        for i, text in enumerate(texts):
+            check_text(text, f"texts[{i}]", False)
+        return self.tokenizer(list(texts), truncation=True, max_length=self.max_length)["input_ids"] if texts else []
+
+    def embed(self, rows: list[list[int]]) -> Float[Tensor, "texts hidden"]:
+        "The vectors of texts that are given as ids, in one batch."
+        device = next(self.model.parameters()).device
+        ids = pad_sequence([torch.tensor(row) for row in rows], True, self.tokenizer.pad_token_id)
+        mask = pad_sequence([torch.ones(len(row), dtype=torch.int64) for row in rows], True).to(device)
+        states = self.model(ids.to(device), mask).last_hidden_state.float()
+        vectors = states[:, 0] if self.pooling == "cls" else mean_pool(states, mask)
+        return (nn.functional.normalize(vectors) if self.normalize else vectors).cpu()
+
+# %% ../nbs/37_sentence.ipynb #sentence-31
+class TextEmbedding(BatchEmbedding):
+    "From any number of texts to vectors."
+
+    def encode(self,
+        texts: Any,  # a string, or a list of strings
+        batch_size: int = 32,  # texts that go through the model together
+        progress: bool = False,  # show a bar
+    ) -> Float[Tensor, "*texts hidden"]:  # fmt: skip  # (texts, hidden), or (hidden,) for one string; float32, CPU
+        "The vectors of texts, in their order; an error that names the first text that is none."
+        check_option("progress", progress, (True, False))
+        size = whole("batch_size", batch_size, 1)
+        if isinstance(texts, str):
+            return self.encode([texts], size, progress)[0]
+        rows = self.ids_of(texts)
+        vectors = torch.zeros(len(rows), self.model.config.hidden_size)
+        order = sorted(range(len(rows)), key=lambda i: len(rows[i]), reverse=True)  # if memory is short, fail at once
+        starts: Any = range(0, len(order), size)
+        if progress:
+            from tqdm import tqdm
+
+            starts = tqdm(starts, desc="batches", unit="batch")
+        with evaluating(self.model):
+            for start in starts:
+                batch = order[start : start + size]
+                vectors[batch] = self.embed([rows[i] for i in batch])
+        return vectors
+
+# %% ../nbs/37_sentence.ipynb #sentence-32
+class SentenceEncoder(TextEmbedding):
+    "A BERT and its tokenizer that make one vector for each text, as sentence-transformers does."
+
     @classmethod
     def from_pretrained(cls,
         name: str | Path,  # a folder, or the name of a model on the hub
@@ -141,43 +194,3 @@ class SentenceEncoder:
             raise CheckpointError(f"{folder.path / 'sentence_bert_config.json'}: {error}") from error
         given = {"max_length": max_length, "pooling": pooling, "normalize": normalize}
         return cls(model, tokenizer, **stored | {key: value for key, value in given.items() if value is not None})
-
-    def embed(self, rows: list[list[int]]) -> Float[Tensor, "texts hidden"]:
-        "The vectors of texts that are given as ids, in one batch."
-        device = next(self.model.parameters()).device
-        ids = pad_sequence([torch.tensor(row) for row in rows], True, self.tokenizer.pad_token_id)
-        mask = pad_sequence([torch.ones(len(row), dtype=torch.int64) for row in rows], True).to(device)
-        states = self.model(ids.to(device), mask).last_hidden_state.float()
-        vectors = states[:, 0] if self.pooling == "cls" else mean_pool(states, mask)
-        return (nn.functional.normalize(vectors) if self.normalize else vectors).cpu()
-
-    def encode(
-        self,
-        texts: Any,  # a string, or a list of strings
-        batch_size: int = 32,  # texts that go through the model together
-        progress: bool = False,  # show a bar
-    ) -> Float[Tensor, "*texts hidden"]:  # (texts, hidden), or (hidden,) for a single string; float32, on the CPU
-        "The vectors of texts, in their order; an error that names the first text that is none."
-        check_option("progress", progress, (True, False))
-        size = whole("batch_size", batch_size, 1)
-        if isinstance(texts, str):
-            return self.encode([texts], size, progress)[0]
-        if not isinstance(texts, (list, tuple)):
-            raise TypeError(f"texts is a {type(texts).__name__}, expected a string or a list of strings")
-        for i, text in enumerate(texts):
-            check_text(text, f"texts[{i}]", False)
-        vectors = torch.zeros(len(texts), self.model.config.hidden_size)
-        if not texts:
-            return vectors
-        rows = self.tokenizer(list(texts), truncation=True, max_length=self.max_length)["input_ids"]
-        order = sorted(range(len(rows)), key=lambda i: len(rows[i]), reverse=True)  # if memory is short, fail at once
-        starts: Any = range(0, len(order), size)
-        if progress:
-            from tqdm import tqdm
-
-            starts = tqdm(starts, desc="batches", unit="batch")
-        with evaluating(self.model):
-            for start in starts:
-                batch = order[start : start + size]
-                vectors[batch] = self.embed([rows[i] for i in batch])
-        return vectors
