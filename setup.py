@@ -33,7 +33,7 @@ setup(
     url=cfg["git_url"],
     project_urls={"Documentation": cfg["doc_host"] + cfg["doc_baseurl"]},
     packages=find_packages(include=[cfg["lib_name"], cfg["lib_name"] + ".*"]),
-    package_data={cfg["lib_name"]: ["py.typed"]},
+    package_data={cfg["lib_name"]: ["py.typed", "explorer.html"]},
     include_package_data=False,
     python_requires=">=" + cfg["min_python"],
     install_requires=requirements("requirements"),
