@@ -79,6 +79,10 @@ EXPLAINED = {  # how the name ends: a formula, a sentence
     "mask_inverted": ("1 - attention_mask", "0 for a token, 1 for padding. A text on its own has no padding."),
     "mask_additive": ("mask_inverted * smallest", "What is added to the scores: 0, or for padding the most negative \
 number."),
+}  # fmt: skip
+
+# %% ../nbs/41_explorer.ipynb #explorer-18
+EXPLAINED |= {
     "self.query": ("x @ weight.T + bias", "What each token looks for. The numbers of all heads lie side by side."),
     "self.key": ("x @ weight.T + bias", "What each token is found by."),
     "self.value": ("x @ weight.T + bias", "What each token hands over to those that find it."),
@@ -90,6 +94,10 @@ fits what another (column) is found by."),
     "self.context": ("probs @ split(value)", "In each head: a token's mixture of values."),
     "attention.output.dense": ("merge(context) @ weight.T + bias", "The heads lie side by side again, and are mixed."),
     "attention.output.sum": ("dense + residual", "What went into the attention is added to what came out."),
+}  # fmt: skip
+
+# %% ../nbs/41_explorer.ipynb #explorer-19
+EXPLAINED |= {
     "intermediate.dense": ("x @ weight.T + bias", "Each token for itself: four times as many numbers."),
     "intermediate_act_fn": ("act(dense)", "Negative numbers shrink to almost nothing; large ones pass."),
     "output.dense": ("x @ weight.T + bias", "Back to the size of before."),
@@ -98,13 +106,13 @@ fits what another (column) is found by."),
     "pooler.activation": ("tanh(dense)", "Every number between -1 and 1: the pooler's output."),
 }  # fmt: skip
 
-# %% ../nbs/41_explorer.ipynb #explorer-18
+# %% ../nbs/41_explorer.ipynb #explorer-20
 def explained(name: str) -> tuple[str, str]:
     "The formula and the sentence of a tensor, by the end of its name; two empty texts, if there is none."
     ends = [end for end in EXPLAINED if f".{name}".endswith(f".{end}")]
     return EXPLAINED[max(ends, key=len)] if ends else ("", "")
 
-# %% ../nbs/41_explorer.ipynb #explorer-25
+# %% ../nbs/41_explorer.ipynb #explorer-27
 def axes_of(name: str, shape: Sequence[int]) -> list[str]:
     "What each axis of a tensor is called."
     last = name.rpartition(".")[2]
@@ -114,7 +122,7 @@ def axes_of(name: str, shape: Sequence[int]) -> list[str]:
         return ["batch", "seq", "intermediate" if ".intermediate." in name else "hidden"]
     return ["batch", "hidden"] if len(shape) == 2 else [f"axis {i}" for i in range(len(shape))]
 
-# %% ../nbs/41_explorer.ipynb #explorer-28
+# %% ../nbs/41_explorer.ipynb #explorer-30
 LAYER = re.compile(r"(?:^|.*\.)layer\.(\d+)\.")
 
 
@@ -125,18 +133,18 @@ def stage_of(name: str) -> list[str]:
     known = [part for part in ("embeddings", "mask", "pooler") if part in name]
     return [(known[0] if known else name.partition(".")[0]).capitalize(), ""]
 
-# %% ../nbs/41_explorer.ipynb #explorer-29
+# %% ../nbs/41_explorer.ipynb #explorer-31
 SHORT = {"word_embeddings": "word", "token_type_embeddings": "segment", "word_plus_type": "+ segment"}
 SHORT |= {"position_embeddings": "position", "word_plus_type_plus_position": "+ position"}
 SHORT |= {"mask_inverted": "inverted", "mask_additive": "additive", "scores_raw": "scores", "scores_scaled": "scaled"}
 SHORT |= {"scores_masked": "masked", "intermediate_act_fn": "act_fn", "LayerNorm": "norm"}
 
-# %% ../nbs/41_explorer.ipynb #explorer-32
+# %% ../nbs/41_explorer.ipynb #explorer-34
 def same_bits(a: np.ndarray, b: np.ndarray) -> bool:
     "True if shapes and all bits are equal."
     return a.shape == b.shape and a.tobytes() == b.tobytes()
 
-# %% ../nbs/41_explorer.ipynb #explorer-33
+# %% ../nbs/41_explorer.ipynb #explorer-35
 def recipe(
     tensor: np.ndarray,  # what it should be
     sources: list[np.ndarray],  # the tensors that it was made from
@@ -150,20 +158,20 @@ def recipe(
         return "quotient"
     return "stored"
 
-# %% ../nbs/41_explorer.ipynb #explorer-40
+# %% ../nbs/41_explorer.ipynb #explorer-42
 def pack(arrays: list[np.ndarray]) -> str:
     "All numbers as text: bytes sorted by their place in the float32, then zlib, then base85 without `<`."
     numbers = np.concatenate([array.astype("<f4").ravel() for array in arrays])
     planes = numbers.view(np.uint8).reshape(-1, 4).T.tobytes()
     return base64.b85encode(zlib.compress(planes, 9)).decode().replace("<", ",")
 
-# %% ../nbs/41_explorer.ipynb #explorer-45
+# %% ../nbs/41_explorer.ipynb #explorer-47
 def page_of(file: str) -> str:
     "The page of the documentation that a module was exported from; an empty text if it is none of ours."
     found = re.search(r"File to edit: \.\./(nbs/\w+)\.ipynb", "".join(linecache.getlines(file)[:5]))
     return f"{found[1]}.html" if found else ""
 
-# %% ../nbs/41_explorer.ipynb #explorer-48
+# %% ../nbs/41_explorer.ipynb #explorer-50
 def told(name: str, mine: Tensor, theirs: Record | None) -> str:
     "How far a tensor is from the reference's."
     if theirs is None:
@@ -174,7 +182,7 @@ def told(name: str, mine: Tensor, theirs: Record | None) -> str:
         return "equal, bit for bit"
     return f"largest difference {difference(theirs[name], mine).max().item():.1e}"
 
-# %% ../nbs/41_explorer.ipynb #explorer-50
+# %% ../nbs/41_explorer.ipynb #explorer-52
 def entry(
     name: str,  # the tensor's
     trace: Record,  # all of them
@@ -191,7 +199,7 @@ def entry(
         **{"place": f"{Path(file).parent.name}/{Path(file).name}:{number}", "difference": told(name, tensor, theirs)},
     }
 
-# %% ../nbs/41_explorer.ipynb #explorer-53
+# %% ../nbs/41_explorer.ipynb #explorer-55
 LONGEST = 64
 
 
@@ -209,7 +217,7 @@ def inputs_for(model: nn.Module, tokenizer: Any, text: str) -> tuple[list[str], 
         raise ValueError(f"text has {len(tokens)} tokens with [CLS] and [SEP], expected 3 to {LONGEST}")
     return tokens, inputs
 
-# %% ../nbs/41_explorer.ipynb #explorer-56
+# %% ../nbs/41_explorer.ipynb #explorer-58
 def story_of(
     model: nn.Module, tokenizer: Any, text: str, reference: nn.Module | None, site: str | None
 ) -> tuple[dict[str, Any], str]:  # what the page is told; the numbers, packed
@@ -232,14 +240,14 @@ def story_of(
     packed = pack([arrays[told_of["name"]] for told_of in entries if told_of["how"] == "stored"])
     return story | {"tensors": entries}, packed
 
-# %% ../nbs/41_explorer.ipynb #explorer-58
+# %% ../nbs/41_explorer.ipynb #explorer-60
 def fill(template: str, title: str, story: dict[str, Any], packed: str) -> str:
     "The template with its gaps filled."
     told = json.dumps(story, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
     parts = {"TITLE": escape(title), "STORY": told, "NUMBERS": packed}
     return re.sub("@@(TITLE|STORY|NUMBERS)@@", lambda gap: parts[gap[1]], template)
 
-# %% ../nbs/41_explorer.ipynb #explorer-60
+# %% ../nbs/41_explorer.ipynb #explorer-62
 def write_html(
     model: nn.Module,  # a BERT in eval mode; eager attention, if its scores shall be seen
     tokenizer: Any,  # its tokenizer
