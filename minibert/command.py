@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['Both', 'ESSENTIALS', 'SMALL', 'print_rows', 'json_number', 'json_row', 'json_rows', 'check_place', 'write_npz',
-           'progress', 'print_json', 'print_trace', 'run_trace', 'split_target', 'place_in', 'blaming',
+           'progress', 'print_json', 'print_trace', 'run_trace', 'run_explore', 'split_target', 'place_in', 'blaming',
            'importing_from', 'find_code', 'import_code', 'load_class', 'load_by_name', 'transformers_model',
            'right_model', 'batch_for', 'not_returned', 'watched_slips', 'compare_own', 'compare_checkpoint',
-           'json_pair', 'json_comparison', 'run_compare', 'add_trace', 'add_compare', 'command']
+           'json_pair', 'json_comparison', 'run_compare', 'add_trace', 'add_explore', 'add_compare', 'command']
 
 # %% ../nbs/27_command.ipynb #command-02
 import argparse
@@ -34,11 +34,13 @@ from . import __version__
 from .check import SIZES, difference, lively_, sample_batch
 from .compare import Case, Comparison, compare, diagnose
 from .config import BertConfig
+from .explorer import write_html
 from .grade import Complaint, in_float64
 from .lineup import Pair, is_close, tolerance
 from .loading import listed
 from .model import BertModel
 from .slips import SLIPS, Slip
+from .tokenizer import BertTokenizer
 from .trace import Record, record, tensors
 from .walk import HEADER, compare_row, encode, layer_progress, load_reference, minilm_folder
 
@@ -170,6 +172,19 @@ def run_trace(options: argparse.Namespace) -> int:
     return int(bool(others) and differs)
 
 # %% ../nbs/27_command.ipynb #command-25
+def run_explore(options: argparse.Namespace) -> int:
+    "Write a page with every tensor of a text."
+    check_place(options.output, options.force)
+    folder = options.model or minilm_folder()
+    model, tokenizer = BertModel.from_pretrained(folder), BertTokenizer.from_pretrained(folder)
+    reference = load_reference(folder) if options.against else None
+    models = [model] if reference is None else [model, reference]
+    with progress(*models):
+        write_html(model, tokenizer, options.text, options.output, reference)
+    print(f"{options.output} is written: open it in a browser")
+    return 0
+
+# %% ../nbs/27_command.ipynb #command-27
 def split_target(
     target: str,  # as typed
 ) -> tuple[str, str | None]:  # the path or module, and the class, if there is one
@@ -178,7 +193,7 @@ def split_target(
     is_whole = not place or not name.isidentifier() or Path(target).exists()
     return (target, None) if is_whole else (place, name)
 
-# %% ../nbs/27_command.ipynb #command-28
+# %% ../nbs/27_command.ipynb #command-30
 def place_in(root: Path, error: BaseException) -> str:
     "File and line of the innermost call in `root`, in brackets; nothing if there is none."
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
@@ -187,7 +202,7 @@ def place_in(root: Path, error: BaseException) -> str:
             return f" ({path.relative_to(root)}, line {frame.lineno}, in {frame.name}: {frame.line})"
     return ""
 
-# %% ../nbs/27_command.ipynb #command-29
+# %% ../nbs/27_command.ipynb #command-31
 @contextmanager
 def blaming(
     what: str,  # what is being done, for the error
@@ -202,7 +217,7 @@ def blaming(
     except (Exception, SystemExit) as error:
         raise Complaint(f"{what} raised {type(error).__name__}: {error}{place_in(root, error)}") from error
 
-# %% ../nbs/27_command.ipynb #command-31
+# %% ../nbs/27_command.ipynb #command-33
 @contextmanager
 def importing_from(root: Path) -> Iterator[None]:
     "Look for modules in `root` first; afterwards the path is what it was, and the modules from there are forgotten."
@@ -218,7 +233,7 @@ def importing_from(root: Path) -> Iterator[None]:
             if root in file.parents and "site-packages" not in file.parts:
                 del sys.modules[name]
 
-# %% ../nbs/27_command.ipynb #command-32
+# %% ../nbs/27_command.ipynb #command-34
 def find_code(place: str) -> Path:
     "The folder that a Python file, a package's folder or a dotted name is imported from; an error if there is none."
     path, names = Path(place), place.split(".")
@@ -234,7 +249,7 @@ def find_code(place: str) -> Path:
         raise FileNotFoundError(f"there is neither a file nor a module {names[0]!r}")
     return Path([*(spec.submodule_search_locations or [spec.origin or "built-in"])][0]).parent
 
-# %% ../nbs/27_command.ipynb #command-33
+# %% ../nbs/27_command.ipynb #command-35
 def import_code(place: str) -> ModuleType:
     "The module in a Python file or a package's folder, or the one of that dotted name."
     path = Path(place)
@@ -247,7 +262,7 @@ def import_code(place: str) -> ModuleType:
     spec.loader.exec_module(module)
     return module
 
-# %% ../nbs/27_command.ipynb #command-34
+# %% ../nbs/27_command.ipynb #command-36
 def load_class(place: str, name: str, root: Path) -> type[nn.Module]:
     "The reader's class; a `Complaint` if the import fails, or if there is no such class of modules."
     with blaming(f"importing {place}", root):
@@ -261,7 +276,7 @@ def load_class(place: str, name: str, root: Path) -> type[nn.Module]:
         raise Complaint(f"{name} in {place} is no class derived from torch.nn.Module, but a {type(found).__name__}")
     return found
 
-# %% ../nbs/27_command.ipynb #command-36
+# %% ../nbs/27_command.ipynb #command-38
 def load_by_name(mine: nn.Module, theirs: nn.Module) -> None:
     "Give mine the weights of theirs; a `Complaint` that says what is missing, unknown or of another shape."
     found, expected = (dict(model.named_parameters()) for model in (mine, theirs))
@@ -275,7 +290,7 @@ def load_by_name(mine: nn.Module, theirs: nn.Module) -> None:
         raise Complaint(f"your model does not take the weights: {'; '.join([*problems, *wrong[:3]])}")
     mine.load_state_dict(mine.state_dict() | expected)
 
-# %% ../nbs/27_command.ipynb #command-39
+# %% ../nbs/27_command.ipynb #command-41
 SMALL: dict[str, Any] = SIZES | {"layer_norm_eps": 1e-3}
 
 
@@ -285,7 +300,7 @@ def transformers_model(fields: dict[str, Any]) -> nn.Module:
 
     return transformers.BertModel(transformers.BertConfig(**fields, attn_implementation="eager"))
 
-# %% ../nbs/27_command.ipynb #command-40
+# %% ../nbs/27_command.ipynb #command-42
 def right_model(is_small: bool, is_transformers: bool) -> tuple[nn.Module, BertConfig]:
     "The model that the reader's is compared with, and the config to build the reader's from."
     if is_small:
@@ -295,13 +310,13 @@ def right_model(is_small: bool, is_transformers: bool) -> tuple[nn.Module, BertC
     config = BertConfig.from_json_file(folder / "config.json")
     return load_reference(folder) if is_transformers else BertModel.from_pretrained(folder), config
 
-# %% ../nbs/27_command.ipynb #command-41
+# %% ../nbs/27_command.ipynb #command-43
 def batch_for(config: BertConfig) -> dict[str, Any]:
     "Three rows of random ids with padding and, if the model has them, two segments."
     inputs = sample_batch(config.vocab_size, seq=min(7, config.max_position_embeddings))
     return inputs | {"token_type_ids": inputs["token_type_ids"].clamp(max=config.type_vocab_size - 1)}
 
-# %% ../nbs/27_command.ipynb #command-43
+# %% ../nbs/27_command.ipynb #command-45
 def not_returned(mine: Any, theirs: Any) -> list[str]:
     "Which of the reference's results is not among those of mine."
     ours = tensors(mine) or tensors(getattr(mine, "__dict__", None))
@@ -311,7 +326,7 @@ def not_returned(mine: Any, theirs: Any) -> list[str]:
         if not any(x.shape == right.shape and is_close(x, right, tolerance(right.dtype)) for x in ours)
     ]  # fmt: skip
 
-# %% ../nbs/27_command.ipynb #command-46
+# %% ../nbs/27_command.ipynb #command-48
 def watched_slips() -> Iterable[Slip]:
     "The slips to try, with a bar for whoever sits before a terminal."
     if not sys.stderr.isatty() or find_spec("tqdm") is None:
@@ -320,7 +335,7 @@ def watched_slips() -> Iterable[Slip]:
 
     return tqdm(SLIPS.values(), desc="slips", unit="slip", leave=False)
 
-# %% ../nbs/27_command.ipynb #command-47
+# %% ../nbs/27_command.ipynb #command-49
 @torch.no_grad()
 def compare_own(place: str, name: str, is_small: bool, is_transformers: bool) -> tuple[Comparison, list[str]]:
     "A class of the reader's beside the right model; and what else is wrong with it."
@@ -338,14 +353,14 @@ def compare_own(place: str, name: str, is_small: bool, is_transformers: bool) ->
         found = diagnose(Case(ours, record(theirs, **inputs), theirs, (), inputs, None), watched_slips())
         return found, not_returned(results[-1], theirs(**inputs)) if found.agrees else []
 
-# %% ../nbs/27_command.ipynb #command-49
+# %% ../nbs/27_command.ipynb #command-51
 @torch.no_grad()
 def compare_checkpoint(folder: Path) -> tuple[Comparison, list[str]]:
     "What minibert computes with a checkpoint's weights, beside what transformers does."
     mine = BertModel.from_pretrained(folder)
     return compare(mine, load_reference(folder), slips=watched_slips(), **batch_for(mine.config)), []
 
-# %% ../nbs/27_command.ipynb #command-50
+# %% ../nbs/27_command.ipynb #command-52
 def json_pair(row: Pair) -> dict[str, Any]:
     "One tensor of the reference, and what was found for it."
     gap = row.difference
@@ -354,7 +369,7 @@ def json_pair(row: Pair) -> dict[str, Any]:
         **{"how": row.how, "difference": None if gap is None else json_number(gap)},
     }
 
-# %% ../nbs/27_command.ipynb #command-51
+# %% ../nbs/27_command.ipynb #command-53
 def json_comparison(found: Comparison) -> dict[str, Any]:
     "A comparison, in words and numbers that JSON has."
     right, equal = found.lineup.right, found.lineup.equal
@@ -367,7 +382,7 @@ def json_comparison(found: Comparison) -> dict[str, Any]:
         "rows": [json_pair(row) for row in found.lineup],
     }
 
-# %% ../nbs/27_command.ipynb #command-52
+# %% ../nbs/27_command.ipynb #command-54
 def run_compare(options: argparse.Namespace) -> int:
     "Compare a checkpoint or the reader's own BERT, and print what was found; 1 if something is wrong, else 0."
     place, name = split_target(options.target)
@@ -388,7 +403,7 @@ def run_compare(options: argparse.Namespace) -> int:
         print(*complaints, found, sep="\n")
     return int(not agrees)
 
-# %% ../nbs/27_command.ipynb #command-54
+# %% ../nbs/27_command.ipynb #command-56
 def add_trace(commands: Any) -> None:
     "The words of `trace`."
     about = "Print a row for every tensor that a BERT computes from a text: name, shape, mean, standard deviation."
@@ -402,7 +417,19 @@ def add_trace(commands: Any) -> None:
     parser.add_argument("--force", action="store_true", help="replace FILE if it is there already")
     parser.set_defaults(run=run_trace)
 
-# %% ../nbs/27_command.ipynb #command-55
+# %% ../nbs/27_command.ipynb #command-57
+def add_explore(commands: Any) -> None:
+    "The words of `explore`."
+    about = "Write one HTML page in which every tensor of a text can be looked at; it needs no network and no server."
+    parser = commands.add_parser("explore", help="every tensor of a text, as a page to look at", description=about)
+    parser.add_argument("text", help="the text, up to 64 tokens")
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", required=True, help="the page to write")
+    parser.add_argument("--model", type=Path, metavar="FOLDER", help="a checkpoint; all-MiniLM-L6-v2 if left out")
+    parser.add_argument("--against", choices=["transformers"], help="show how far each is from the reference's")
+    parser.add_argument("--force", action="store_true", help="replace FILE if it is there already")
+    parser.set_defaults(run=run_explore)
+
+# %% ../nbs/27_command.ipynb #command-58
 def add_compare(commands: Any) -> None:
     "The words of `compare`."
     about = "Compare two BERTs tensor by tensor: name the first that disagrees, and the mistake, if it is a known one."
@@ -416,15 +443,15 @@ then perhaps a colon and the class (BertModel); it is built from minibert's Bert
     parser.add_argument("--json", action="store_true", help="print one JSON object, and nothing else, to stdout")
     parser.set_defaults(run=run_compare)
 
-# %% ../nbs/27_command.ipynb #command-57
+# %% ../nbs/27_command.ipynb #command-60
 def command(
     arguments: list[str] | None = None,  # the words after `python -m minibert`; those of the shell, if left out
 ) -> int:  # the exit status
     "Run one of the commands: 0 if all is well, 1 if a tensor differs, 2 if there was nothing to compare."
     parser = argparse.ArgumentParser(prog="python -m minibert", description="BERT, tensor by tensor.")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    add_trace(commands)
-    add_compare(commands)
+    for add in (add_trace, add_explore, add_compare):
+        add(commands)
     options = parser.parse_args(arguments)
     if "run" not in options:
         parser.print_help()
