@@ -17,6 +17,7 @@ release = cfg["version"]
 extensions = [
     "myst_nb",
     "nbdev_sphinx",
+    "explorers",
     "mathml",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
