@@ -1,14 +1,13 @@
 """What is generated is current, the code is clean, the documentation builds, and the package stands on its own."""
 
-import shutil
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
 import pytest
+from repository import ROOT, copy
 
-ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
 
 # The wheel's modules are used in an interpreter that finds none of what only pages, tests and documentation need.
@@ -35,16 +34,6 @@ def run(*command, cwd=ROOT):
     result = subprocess.run(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if result.returncode:
         pytest.fail(f"{command}\n{result.stdout}", pytrace=False)
-
-
-def copy(folder, *names):
-    for name in names:
-        if (ROOT / name).is_dir():
-            ignored = shutil.ignore_patterns("_build", "__pycache__", ".ipynb_checkpoints")
-            shutil.copytree(ROOT / name, folder / name, ignore=ignored)
-        else:
-            shutil.copy(ROOT / name, folder / name)
-    return folder
 
 
 def contents(folder, pattern):
@@ -84,9 +73,8 @@ def test_types():
     run(sys.executable, "-m", "mypy")
 
 
-def test_documentation_builds_without_a_warning(tmp_path):
-    copy(tmp_path, "settings.ini", "nbs", "minibert", "docs")
-    run(sys.executable, "-m", "sphinx", "-W", "-n", "--keep-going", "-q", "docs", "site", cwd=tmp_path)
+def test_documentation_builds_without_a_warning(build):
+    assert not build.failed, build.printed
 
 
 def test_package_stands_on_its_own(tmp_path):

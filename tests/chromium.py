@@ -1,0 +1,151 @@
+"""Chromium without a window, as the tests of the site use it: found or fetched, cut off from the network, watched.
+
+The fixtures `browser` and `page` stand in conftest.py. Playwright is imported where it is first used, so that the tests
+without a browser start as fast as before.
+"""
+
+import functools
+import os
+import shutil
+import subprocess
+import sys
+from contextlib import contextmanager
+
+import pytest
+
+NAMES = ["chromium", "chromium-browser", "google-chrome", "chrome"]
+FLAGS = [
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-sync",
+    "--no-first-run",
+    # The pages must do without the network, even on a machine that has one.
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost",
+]
+LOCAL = ("file:", "data:", "blob:", "about:", "http://localhost:")
+
+
+@contextmanager
+def started():
+    """A browser for as long as the `with` block lasts; where there is none to be had, the test is skipped."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = launch(playwright.chromium)
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+def launch(chromium):
+    """Of the environment variable CHROMIUM, which must start; of the PATH; or Playwright's own, fetched at need."""
+    from playwright.sync_api import Error
+
+    flags = FLAGS + ["--no-sandbox"] * (os.geteuid() == 0)  # in a container Chromium runs as root
+    if named := os.environ.get("CHROMIUM"):
+        return chromium.launch(executable_path=named, args=flags)
+    installed = [path for name in NAMES if (path := shutil.which(name))]
+    for path in [*installed, None]:  # None stands for Playwright's own
+        try:
+            return chromium.launch(executable_path=path, args=flags)
+        except Error:
+            continue
+    fetch()
+    try:
+        return chromium.launch(args=flags)
+    except Error as error:
+        pytest.skip(f"no browser: install Chromium, or name one in the environment variable CHROMIUM ({error})")
+
+
+@functools.cache
+def fetch():
+    """Let Playwright fetch its own browser, once; without a network this changes nothing."""
+    command = [sys.executable, "-m", "playwright", "install", "chromium", "--only-shell"]
+    try:
+        subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=180, check=False)
+    except subprocess.TimeoutExpired:
+        pass
+
+
+def watch(page):
+    """A list that fills with what goes wrong in `page`: console errors and warnings, exceptions, requests to outside."""
+    complaints = []
+
+    def on_console(message):
+        if message.type in ("error", "warning"):
+            complaints.append(f"console {message.type}: {message.text}")
+
+    def on_request(request):
+        if not request.url.startswith(LOCAL):
+            complaints.append(f"outside request: {request.url}")
+
+    def on_failure(request):
+        complaints.append(f"failed request: {request.url[:200]} ({request.failure})")
+
+    page.on("console", on_console)
+    page.on("pageerror", lambda error: complaints.append(f"exception: {error}"))
+    page.on("request", on_request)
+    page.on("requestfailed", on_failure)
+    page.on("response", lambda response: response.ok or complaints.append(f"status {response.status}: {response.url}"))
+    return complaints
+
+
+@functools.cache
+def axe_script():
+    from axe_playwright_python.base import AXE_SCRIPT
+
+    return AXE_SCRIPT
+
+
+def violations(page, *rules):
+    """What axe-core finds wrong in `page`, one line for each element; `rules` names the rules to try, all by default.
+
+    axe takes a time that grows faster than the number of elements, and most of them are the tokens of highlighted code.
+    So one token of each kind stands for all that look like it: the others become text of the block around them.
+    """
+    page.evaluate(
+        """() => {
+            const seen = new Set();
+            for (const token of document.querySelectorAll("pre span:not(:has(*))")) {
+                const look = getComputedStyle(token), block = getComputedStyle(token.closest("pre"));
+                const kind = [token.className, look.color, look.backgroundColor, look.fontSize, block.backgroundColor];
+                if (seen.has(kind.join())) token.replaceWith(...token.childNodes);
+                seen.add(kind.join());
+            }
+        }"""
+    )
+    if not page.evaluate("'axe' in window"):
+        page.evaluate(axe_script())
+    # To load style sheets a second time (preload) is not allowed to a page from a folder, and no rule below needs it.
+    options = {"resultTypes": ["violations"], "preload": False}
+    if rules:
+        options["runOnly"] = {"type": "rule", "values": rules}
+    found = page.evaluate("options => axe.run(options).then(results => results.violations)", options)
+    return [
+        f"{rule['id']} ({rule['impact']}): {' '.join(map(str, node['target']))}: {node['failureSummary'].splitlines()[-1]}"
+        for rule in found
+        for node in rule["nodes"]
+    ]
+
+
+def too_wide(page):
+    """The elements that make the document scroll sideways, if it does."""
+    return page.evaluate(
+        """() => {
+            const root = document.documentElement, width = root.clientWidth;
+            if (root.scrollWidth <= width) return [];
+            const clipped = element => {
+                for (let box = element.parentElement; box && box !== root && box !== document.body; box = box.parentElement)
+                    if (getComputedStyle(box).overflowX !== "visible") return true;
+                return false;
+            };
+            const name = element => [element.localName, ...element.classList].join(".");
+            const wide = [...document.body.querySelectorAll("*")].filter(
+                element => element.getBoundingClientRect().right > width + 0.5 && !clipped(element)
+            );
+            return [`${root.scrollWidth} px wide, not ${width}`, ...wide.map(name).slice(0, 4)];
+        }"""
+    )
