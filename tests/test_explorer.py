@@ -24,6 +24,7 @@ import explorers  # noqa: E402
 CAT = explorers.SENTENCES["cat"]
 SIXTEEN = "The cat sat on the mat because it was tired, she said."
 PROBS = "encoder.layer.5.attention.self.probs"
+DENSE = "encoder.layer.1.intermediate.dense"
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +70,8 @@ def all_numbers(page):
     """Every number that the page has, by the tensors' names: the bytes of its Float32Arrays."""
     encoded = page.evaluate("""() => minibert.names.map(name => {
         const {buffer, byteOffset, byteLength} = minibert.values(name);
-        return btoa(Array.from(new Uint8Array(buffer, byteOffset, byteLength), byte => String.fromCharCode(byte)).join(""));
+        const bytes = new Uint8Array(buffer, byteOffset, byteLength);
+        return btoa(Array.from(bytes, byte => String.fromCharCode(byte)).join(""));
     })""")
     return dict(zip(page.evaluate("minibert.names"), map(base64.b64decode, encoded), strict=True))
 
@@ -141,7 +143,7 @@ def test_a_head_is_drawn_as_a_matrix_and_as_lines(opened, trace):
     assert page.locator("#lines path").count() == int((probs[10] >= 0.01).sum())
 
 
-@pytest.mark.parametrize("name", [PROBS, "encoder.layer.2.intermediate.dense", "encoder.layer.1.attention.self.context"])
+@pytest.mark.parametrize("name", [PROBS, DENSE, "encoder.layer.1.attention.self.context"])
 def test_pointing_reads_the_number_under_the_pointer(opened, trace, name):
     page, heads = opened(name), matrices(trace[name])
     page.set_viewport_size({"width": 4200, "height": 1000})  # wide enough to point at 1,536 columns without scrolling
@@ -197,7 +199,7 @@ def test_by_keyboard_alone(opened):
         (390, "dark", f"{PROBS};head=3;token=8"),
         (1440, "light", f"{PROBS};head=3;token=8"),
         (1440, "dark", f"{PROBS};head=3;token=8"),
-        (390, "dark", "encoder.layer.1.intermediate.dense"),
+        (390, "dark", DENSE),
         (1440, "light", "mask_additive"),
     ],
 )

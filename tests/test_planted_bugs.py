@@ -209,6 +209,7 @@ BUGS = {
         "shapes never compared": ("    if problems or wrong:", "    if problems:"),
         "what is returned never looked at": ("return int(not agrees)", "return int(not found.agrees)"),
         "files overwritten": ("if path.exists() and not force:", "if False:"),
+        "an older page overwritten": ("check_place(options.output, options.force)", "pass"),
         "infinity in JSON": ("return value if math.isfinite(value) else None", "return value"),
     },
     "28_files": {
@@ -394,6 +395,17 @@ BUGS = {
         "marks hidden": ('torch.isin(inputs["input_ids"], words)', 'inputs["input_ids"] >= 0'),
         "always from the start": ("first = load_run(options.folder, model, optimizer)", "first = 0"),
         "together without being started together": ('if kind == "none" and world > 1:', "if False:"),
+    },
+    "41_explorer": {
+        "a line of the recorder": ("sys._getframe(2)", "sys._getframe(0)"),
+        "another formula": ("scores_raw / sqrt(head_dim)", "scores_raw / head_dim"),
+        "no residual": ('("dense + residual", "What went into the att', '("dense", "What went into the att'),
+        "almost equal": ("a.tobytes() == b.tobytes()", "bool(np.allclose(a, b, atol=1e-5))"),
+        "the smaller source is not repeated": ("np.resize(wide[1], wide[0].shape)", "wide[1].ravel()[0]"),
+        "bytes in their order": (".reshape(-1, 4).T.tobytes()", ".reshape(-1, 4).tobytes()"),
+        "a text ends the script": ('.replace("<", "\\\\u003c")', ""),
+        "random dropout": ("if model.training:", "if False:"),
+        "queries for keys": ('["query", "key"]', '["key", "query"]'),
     },
 }
 
