@@ -19,10 +19,8 @@ extensions = [
     "nbdev_sphinx",
     "mathml",
     "sphinx.ext.autodoc",
-    "sphinx.ext.autosummary",
     "sphinx.ext.viewcode",
     "sphinx_copybutton",
-    "sphinx_design",
 ]
 exclude_patterns = ["_build", "images"]
 
@@ -36,7 +34,6 @@ add_module_names = False
 autodoc_inherit_docstrings = False
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
-autosummary_generate = False
 maximum_signature_line_length = 80
 toc_object_entries = False
 python_use_unqualified_type_names = True
