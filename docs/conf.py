@@ -17,12 +17,14 @@ release = cfg["version"]
 extensions = [
     "myst_nb",
     "nbdev_sphinx",
+    "route",
+    "figure",
     "mathml",
     "sphinx.ext.autodoc",
     "sphinx.ext.viewcode",
     "sphinx_copybutton",
 ]
-exclude_patterns = ["_build", "images"]
+exclude_patterns = ["_build", "_templates", "images"]
 
 # Notebooks carry their outputs: the build runs no cell.
 nb_execution_mode = "off"
@@ -45,6 +47,8 @@ html_theme = "furo"
 pygments_dark_style = "github-dark"
 html_title = project
 html_static_path = ["_static"]
+templates_path = ["_templates"]
+html_context = {"repository": cfg["git_url"], "branch": cfg["branch"]}
 html_css_files = ["minibert.css"]
 html_copy_source = False
 html_show_sphinx = False

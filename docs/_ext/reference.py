@@ -117,7 +117,7 @@ def errors(function: ast.AST) -> list[tuple[str, str]]:
     found = {}
     for node in ast.walk(function):
         call = node.exc if isinstance(node, ast.Raise) else None
-        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name):
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id[0].isupper():
             found[call.func.id, message(call.args[0]) if call.args else ""] = None
     return list(found)
 
@@ -198,5 +198,3 @@ def connect(app, symbols: Symbols) -> None:
     app.connect("autodoc-process-docstring", Hooks(symbols).describe)
     app.connect("autodoc-process-signature", hide_factory)
     app.connect("autodoc-skip-member", skip_fields)
-
-
