@@ -19,6 +19,7 @@ extensions = [
     "nbdev_sphinx",
     "route",
     "figure",
+    "accessible",
     "mathml",
     "sphinx.ext.autodoc",
     "sphinx.ext.viewcode",
@@ -46,10 +47,12 @@ nitpick_ignore_regex = [("py:.*", rf"({'|'.join(ELSEWHERE.split())})\..*|Tensor|
 html_theme = "furo"
 pygments_dark_style = "github-dark"
 html_title = project
+html_favicon = html_logo = "_static/logo.svg"
 html_static_path = ["_static"]
 templates_path = ["_templates"]
 html_context = {"repository": cfg["git_url"], "branch": cfg["branch"]}
 html_css_files = ["minibert.css"]
+html_js_files = [("minibert.js", {"defer": "defer"})]
 html_copy_source = False
 html_show_sphinx = False
 html_math_renderer = "mathml"

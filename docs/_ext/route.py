@@ -124,7 +124,7 @@ class Parts(SphinxDirective):
     """Each part as a card with its stops; in the sidebar, each is a list of pages under the part's title."""
 
     def run(self):
-        cards, trees = [], [self.tree("", ["nbs/index"])]
+        cards, trees = [], [self.tree("", ["nbs/index"], "The map")]
         for part in self.env.app.route:
             documents = [stop.document for stop in part.stops]
             trees.append(self.tree(part.title, documents))
@@ -138,11 +138,11 @@ class Parts(SphinxDirective):
     def uri(self, document):
         return self.env.app.builder.get_relative_uri(self.env.docname, document)
 
-    def tree(self, caption, documents):
+    def tree(self, caption, documents, title=None):
         tree = addnodes.toctree(
             caption=caption or None,
             rawcaption=caption,
-            entries=[(None, document) for document in documents],
+            entries=[(title, document) for document in documents],
             includefiles=documents,
             glob=False,
             hidden=True,
