@@ -17,8 +17,8 @@ GLOSSARY = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
 
 GROUP = re.compile(r"^```\{glossary\}\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[[^\]]+\]\(([^)#\s]*)(?:#([^)\s]+))?\)")
-CHINESE = re.compile(r"[\u4e00-\u9fff]+")
-TERM = re.compile(r"\*\*([^*]+)\*\* (.+)")
+CHINESE = re.compile(r"[\u4e00-\u9fff]+")  # letters of another script would end up in the address of the term
+TERM = re.compile(r"\*\*([^*]+)\*\* \{index\}`([^`]+)`")
 ROW = re.compile(r"^\| \[(\w+)\]\(#term-(\w+)\) \| (\d+) \| (\d+) \| `([^`]+)` \|$", re.MULTILINE)
 ARRAYS = {"Float", "Int", "Bool", "Shaped"}
 
