@@ -131,7 +131,7 @@ def plumbing(cell):
 
 
 def link_markdown(markdown, symbols, folders):
-    """Names in backticks link to their documentation, files outside nbs/ (`folders` up) to the repository."""
+    """Names in backticks link to their documentation, pages of docs/ to themselves, other files outside nbs/ (`folders` up) to the repository."""
     lines, in_fence = [], False
     for line in markdown.splitlines():
         if line.lstrip().startswith("```"):
@@ -151,6 +151,8 @@ def link_name(match, symbols):
 def link_to_repository(match, folders):
     if match[1].count("../") <= folders:
         return match[0]
+    if re.match(r"docs/\w+\.md", match[2]):
+        return f"]({match[1]}{match[2].removeprefix('docs/')}"
     cfg = get_config(path=ROOT)
     return f"]({cfg.git_url}/blob/{cfg.branch}/{match[2]}"
 
