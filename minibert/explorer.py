@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from . import __version__
 from .check import difference
 from .tokenizer import write_whole
-from .trace import Record, Recorder, Step, record, run_with
+from .trace import Record, Recorder, Step, run_with
 
 # %% ../nbs/41_explorer.ipynb #explorer-08
 def asking_line() -> tuple[str, int]:  # the file, and the number of the line in it

@@ -131,7 +131,7 @@ def plumbing(cell):
 
 
 def link_markdown(markdown, symbols, folders):
-    """Names in backticks link to their documentation, pages of docs/ stay in the site, other files lead to the repository."""
+    """Names in backticks link to their documentation; pages of docs/ stay in the site, other files lead out of it."""
     lines, in_fence = [], False
     for line in markdown.splitlines():
         if line.lstrip().startswith("```"):
