@@ -115,7 +115,7 @@ def literal(text: str) -> str:
 def errors(function: ast.AST) -> list[tuple[str, str]]:
     """The types that a function raises by name, each with its message; `…` stands for what is filled in."""
     found = {}
-    for node in ast.walk(function):
+    for node in sorted(ast.walk(function), key=lambda node: getattr(node, "lineno", 0)):
         call = node.exc if isinstance(node, ast.Raise) else None
         if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id[0].isupper():
             found[call.func.id, message(call.args[0]) if call.args else ""] = None
