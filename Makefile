@@ -25,7 +25,7 @@ unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
 help:
 	@echo 'make demo TEXT="..."  walk a sentence through BERT, each tensor checked against the reference'
-	@echo 'make test             every test: pages, package, lint, types, documentation'
+	@echo 'make test             every test: pages, package, lint, types, documentation in a browser'
 	@echo 'make fuzz N=200000    N random models, calls, texts and spoilt files, N/20 killed saves; SEED=1 for others'
 	@echo 'make versions         compare with other versions of transformers; write their table in docs/versions.md'
 	@echo 'make bench            measure what recording and loading cost, in time and in memory'
