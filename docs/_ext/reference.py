@@ -201,7 +201,13 @@ def skip_fields(app, what, name, obj, skip, options):
     return skip or not (inspect.isroutine(obj) or isinstance(obj, property))
 
 
+def forget_sourceless(app, env):
+    """viewcode would list a module whose source it has not found, and link to a page that is not there."""
+    env._viewcode_modules = {name: found for name, found in env._viewcode_modules.items() if found}
+
+
 def connect(app, symbols: Symbols) -> None:
     app.connect("autodoc-process-docstring", Hooks(symbols).describe)
     app.connect("autodoc-process-signature", hide_factory)
     app.connect("autodoc-skip-member", skip_fields)
+    app.connect("env-updated", forget_sourceless)
