@@ -146,7 +146,7 @@ def test_errors_are_read_from_the_source():
     tree = ast.parse(
         """
 def some(x):
-    if x: raise ValueError(f"x is {x}, expected nothing")
+    if x: raise ValueError(f"{x}: x is {x}, expected nothing")
     if not x: raise kind("a variable")
     raise KeyError(x)
 """
@@ -156,7 +156,7 @@ def some(x):
 
 def test_errors_of_the_package_link_to_their_entries():
     text = described("minibert.check.check_alike", "function", importlib.import_module("minibert.check").check_alike)
-    assert ":raises ~minibert.check.CheckError: …: shape is …, expected …" in text
+    assert ":raises ~minibert.check.CheckError: shape is …, expected …" in text
 
 
 def test_the_route_has_every_notebook_in_the_order_of_their_names():
