@@ -17,14 +17,15 @@ release = cfg["version"]
 extensions = [
     "myst_nb",
     "nbdev_sphinx",
+    "route",
+    "figure",
+    "accessible",
     "mathml",
     "sphinx.ext.autodoc",
-    "sphinx.ext.autosummary",
     "sphinx.ext.viewcode",
     "sphinx_copybutton",
-    "sphinx_design",
 ]
-exclude_patterns = ["_build", "images"]
+exclude_patterns = ["_build", "_templates", "images"]
 
 # Notebooks carry their outputs: the build runs no cell.
 nb_execution_mode = "off"
@@ -36,7 +37,6 @@ add_module_names = False
 autodoc_inherit_docstrings = False
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
-autosummary_generate = False
 maximum_signature_line_length = 80
 toc_object_entries = False
 python_use_unqualified_type_names = True
@@ -47,8 +47,12 @@ nitpick_ignore_regex = [("py:.*", rf"({'|'.join(ELSEWHERE.split())})\..*|Tensor|
 html_theme = "furo"
 pygments_dark_style = "github-dark"
 html_title = project
+html_favicon = html_logo = "_static/logo.svg"
 html_static_path = ["_static"]
+templates_path = ["_templates"]
+html_context = {"repository": cfg["git_url"], "branch": cfg["branch"]}
 html_css_files = ["minibert.css"]
+html_js_files = [("minibert.js", {"defer": "defer"})]
 html_copy_source = False
 html_show_sphinx = False
 html_math_renderer = "mathml"

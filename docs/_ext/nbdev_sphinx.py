@@ -1,21 +1,19 @@
 """Show nbdev notebooks with Sphinx.
 
 Before a build, each notebook of nbs/ is rewritten to docs/nbs/: nbdev's directives become the cell tags of myst-nb,
-every exported definition is followed by its documentation, and names in backticks become links to it.
-docs/nbs/api.md lists what the modules export. No cell is run.
+an exported definition links to its entry in the reference, and so do names in backticks. No cell is run.
 """
 
-import importlib
-import inspect
+import ast
 import re
 from pathlib import Path
 
+import reference
 from execnb.nbio import nb2str
-from fastcore.docments import docments
+from fastcore.basics import AttrDict
 from nbdev.config import get_config
 from nbdev.process import NBProcessor
 from nbdev.processors import (
-    add_show_docs,
     hide_,
     hide_line,
     populate_language,
@@ -24,56 +22,25 @@ from nbdev.processors import (
     strip_ansi,
     strip_hidden_metadata,
 )
-
-ROOT = Path(__file__).resolve().parents[2]
+from symbols import ROOT, Symbols, names_of
 
 DIRECTIVE_LINE = re.compile(r"^#\|.*\n?", re.MULTILINE)
-SHOW_DOC = re.compile(r"^show_doc\(\s*([\w.]+)", re.MULTILINE)
 LINK_OUT_OF_NBS = re.compile(r"\]\(((?:\.\./)+)([^)\s]+)")
 # A name in single backticks that is not part of a role, a longer literal or a link's text.
 NAME = re.compile(r"(?<![`\w{}\[])`([A-Za-z_][\w.]*)(?:\(\))?`(?!`)")
-# Code in single backticks; the roles and the double backticks of reStructuredText stay as they are.
-CODE = re.compile(r"(?<![`:])`([^`]+)`(?!`)")
-
-
-class Symbols:
-    """What nbdev exported: `full_name` maps a short name, such as `Layer.forward`, to where it stands."""
-
-    def __init__(self):
-        namespace = {}
-        exec((ROOT / "minibert" / "_modidx.py").read_text(encoding="utf-8"), namespace)
-        self.modules = {module: list(names) for module, names in namespace["d"]["syms"].items() if names}
-        self.full_name = {
-            name.removeprefix(module + "."): name
-            for module, names in self.modules.items()
-            for name in names
-            if not any(part.startswith("_") for part in name.removeprefix(module + ".").split("."))
-        }
-
-    def autodoc(self, name):
-        """The reStructuredText that documents `name`."""
-        full_name = self.full_name[name]
-        module = next(module for module in self.modules if full_name.startswith(module + "."))
-        target = importlib.import_module(module)
-        for part in name.split("."):
-            target = getattr(target, part)
-        if inspect.isclass(target):
-            return f".. autoclass:: {full_name}\n   :members:\n   :undoc-members:"
-        return f".. auto{'method' if '.' in name else 'function'}:: {full_name}"
 
 
 def write_pages(app):
     folder = Path(app.srcdir) / "nbs"
     symbols = Symbols()
-    pages = {"api.md": api_page(symbols)}
+    pages = reference.reference_pages(symbols)
     for source in sorted((ROOT / "nbs").rglob("[!_.]*.ipynb")):
         if ".ipynb_checkpoints" not in source.parts:
-            pages[source.relative_to(ROOT / "nbs").as_posix()] = source
+            pages[source.relative_to(ROOT / "nbs").as_posix()] = notebook_page(source, symbols)
     for old in folder.rglob("*.*"):
         if old.relative_to(folder).as_posix() not in pages:
             old.unlink()
-    for name, page in pages.items():
-        content = page if isinstance(page, str) else notebook_page(page, symbols)
+    for name, content in pages.items():
         write_if_changed(folder / name, content)
 
 
@@ -86,15 +53,8 @@ def write_if_changed(path, content):
 
 def notebook_page(source, symbols):
     """The notebook at `source` as myst-nb should see it."""
-    folders = len(source.relative_to(ROOT / "nbs").parts) - 1
-
-    def documentation(cell):
-        """`show_doc(name)`, which nbdev adds after each exported definition, becomes autodoc's directive."""
-        if cell.cell_type == "code" and (call := SHOW_DOC.search(cell.source)):
-            cell.cell_type = "markdown"
-            cell.source = f"```{{eval-rst}}\n{symbols.autodoc(call[1])}\n```"
-            for key in ("outputs", "execution_count", "has_sd"):
-                cell.pop(key, None)
+    path = source.relative_to(ROOT / "nbs")
+    folders = len(path.parts) - 1
 
     def links(cell):
         if cell.cell_type == "markdown" and "{eval-rst}" not in cell.source:
@@ -102,21 +62,36 @@ def notebook_page(source, symbols):
 
     processors = [
         populate_language,
-        add_show_docs,
         strip_ansi,
         hide_line,
         rm_header_dash,
         cell_tags,
         rm_export,
-        documentation,
         hide_,
         links,
         strip_hidden_metadata,
     ]
     nb = NBProcessor(source, procs=processors, process=True).nb
+    nb.cells = [*with_reference(nb.cells, path.as_posix(), symbols)]
     nb.metadata.setdefault("language_info", {"name": "python"})
     nb.metadata["source_map"] = list(range(len(nb.cells)))  # else myst-nb puts 10,000 empty lines before each cell
     return nb2str(nb)
+
+
+def with_reference(cells, notebook, symbols):
+    """A target before each cell that exports something, so that the reference can link to it, and a link back."""
+    for cell in cells:
+        exported = symbols.in_cell(notebook, cell.id)
+        if not exported:
+            yield cell
+            continue
+        yield markdown_cell(f"{cell.id}-target", f"({reference.label(exported[0])})=")
+        yield cell
+        yield markdown_cell(f"{cell.id}-reference", reference.back_link(exported))
+
+
+def markdown_cell(id, source):
+    return AttrDict(cell_type="markdown", id=id, metadata={}, source=source)
 
 
 def cell_tags(cell):
@@ -125,7 +100,10 @@ def cell_tags(cell):
         return
     options = {key.rstrip(":"): " ".join(words).strip("\"'") for key, words in cell.directives_.items()}
     cell.source = DIRECTIVE_LINE.sub("", cell.source)
-    cell.directives_.pop("exporti", None)  # nbdev would leave out what a module keeps to itself; a page shows it
+    defined = plumbing(cell)
+    if defined is not None:  # nbdev would leave it out; a page folds it
+        options = {"code-fold": "true", "code-summary": f"Plumbing: {defined}" if defined else "Plumbing", **options}
+    cell.directives_.pop("exporti", None)  # nor does a page leave out what a module keeps to itself
     tags = {
         "remove-cell": options.get("include") == "false",
         "remove-input": options.get("echo") == "false",
@@ -141,6 +119,15 @@ def cell_tags(cell):
         "image": {"alt": options["fig-alt"]} if "fig-alt" in options else {},
         "figure": {key: value for key, value in figure.items() if value},
     }
+
+
+def plumbing(cell):
+    """The names that a cell marked `#| export` defines, and the mark is gone; None for other cells and for imports."""
+    body = ast.parse(cell.source).body if "export" in cell.directives_ else []
+    if all(isinstance(node, (ast.Import, ast.ImportFrom)) for node in body):
+        return None
+    del cell.directives_["export"]
+    return ", ".join(name for node in body for name in names_of(node))
 
 
 def link_markdown(markdown, symbols, folders):
@@ -168,41 +155,8 @@ def link_to_repository(match, folders):
     return f"]({cfg.git_url}/blob/{cfg.branch}/{match[2]}"
 
 
-def api_page(symbols):
-    """A table for each module. With -W -n the build fails on a name that no page documents."""
-    lines = ["# Reference", "", "Every name that the package exports, linked to the page that builds it.", ""]
-    for module, names in sorted(symbols.modules.items()):
-        public = importlib.import_module(module).__all__
-        lines += [f"## `{module}`", "", "```{eval-rst}", ".. autosummary::", ""]
-        lines += [f"   ~{name}" for name in names if name.removeprefix(module + ".") in public]
-        lines += ["```", ""]
-    return "\n".join(lines)
-
-
-def describe_parameters(app, what, name, obj, options, lines):
-    """The comments beside the parameters of a signature become fields; single backticks mean code, as in Markdown."""
-    if what in ("class", "exception", "function", "method"):
-        comments = {key: comment for key, comment in docments(obj).items() if comment}
-        returns = comments.pop("return", None)
-        lines += ["", *(f":param {key}: {comment}" for key, comment in comments.items())]
-        lines += [f":returns: {returns}", ""] if returns else [""]
-    lines[:] = [CODE.sub(r"``\1``\\ ", line) for line in lines]
-
-
-def hide_factory(app, what, name, obj, options, signature, returns):
-    """`<factory>`, the default of a field that is made anew each time, is no Python that Sphinx could read."""
-    return signature and signature.replace("<factory>", "..."), returns
-
-
-def skip_fields(app, what, name, obj, skip, options):
-    """A class shows its methods and properties; its fields stand among its parameters."""
-    return skip or not (inspect.isroutine(obj) or isinstance(obj, property))
-
-
 def setup(app):
     app.setup_extension("sphinx.ext.autodoc")
     app.connect("builder-inited", write_pages)
-    app.connect("autodoc-process-docstring", describe_parameters)
-    app.connect("autodoc-process-signature", hide_factory)
-    app.connect("autodoc-skip-member", skip_fields)
+    reference.connect(app, Symbols())
     return {"parallel_read_safe": True, "parallel_write_safe": True}
