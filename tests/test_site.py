@@ -127,8 +127,9 @@ def test_no_link_is_dead(parsed, site):
 
 
 def test_every_heading_has_an_anchor(parsed):
-    assert sum(len(page.ids) for page in parsed.values()) > 1000
-    report({name: page.bare_headings for name, page in parsed.items()})
+    """But for the lists and listings that Sphinx makes, which nobody writes and which have no sections."""
+    listings = ("_modules/", "genindex", "py-modindex", "search")
+    report({name: page.bare_headings for name, page in parsed.items() if not name.startswith(listings)})
 
 
 def test_no_id_is_given_twice(parsed):
@@ -192,32 +193,37 @@ def test_headings_without_an_anchor_are_found():
 
 
 @pytest.mark.parametrize("part", range(PARTS))
-def test_pages_load_in_silence_and_fit_a_phone(browser, site, server, part):
+def test_pages_fit_a_phone(browser, site, server, part):
+    """And load from a server without a complaint."""
     findings = {}
     with browser.new_context(viewport=PHONE) as context:
+        page = context.new_page()
+        complaints = chromium.watch(page)
         for name in pages(site, part):
-            page = context.new_page()
-            complaints = chromium.watch(page)
-            for root in (server, site.as_uri()):
-                page.goto(f"{root}/{name}")
-                findings[name] = complaints + chromium.too_wide(page) + chromium.uncopied(page)
-            page.close()
+            page.goto(f"{server}/{name}")
+            findings[name] = complaints + chromium.too_wide(page) + chromium.uncopied(page)
+            complaints.clear()
     report(findings)
 
 
 @pytest.mark.parametrize("part", range(PARTS))
 def test_pages_can_be_read_by_everyone(browser, site, part):
-    """By axe-core's rules: all of them in light; those of colours, which alone depend on it, in dark."""
+    """By axe-core's rules: all of them in light; those of colours, which alone depend on it, in dark.
+
+    And pages load from a folder without a complaint.
+    """
     findings = {}
-    with browser.new_context(viewport=WIDE) as context:
+    with browser.new_context(viewport=WIDE, reduced_motion="reduce") as context:
         page = context.new_page()
+        complaints = chromium.watch(page)
         for name in pages(site, part):
-            page.emulate_media(color_scheme="light", reduced_motion="reduce")
+            page.emulate_media(color_scheme="light")
             page.goto(f"{site.as_uri()}/{name}")
-            findings[name] = chromium.violations(page)
-            page.emulate_media(color_scheme="dark", reduced_motion="reduce")
-            findings[name] += [f"dark: {line}" for line in chromium.violations(page, *chromium.COLOURS)]
-            findings[name] += [f"dark: {line}" for line in chromium.unreadable_figures(page)]
+            found = complaints + chromium.violations(page)
+            page.emulate_media(color_scheme="dark")
+            dark = chromium.violations(page, *chromium.COLOURS) + chromium.unreadable_figures(page)
+            findings[name] = found + [f"dark: {line}" for line in dark]
+            complaints.clear()
     report(findings)
 
 
@@ -313,16 +319,11 @@ def test_search_finds_a_word_of_the_pages(page, root):
     page.goto(f"{root}/index.html")
     page.locator("input[name=q]:visible").first.fill("pooler")
     page.keyboard.press("Enter")
-    results = page.locator("#search-results li a")
-    results.first.wait_for()
-    page.wait_for_function("document.querySelectorAll('#search-results li a').length > 3")
-    found = results.evaluate_all("links => links.map(link => link.getAttribute('href'))")
-    assert any(address.startswith("nbs/09_pooler.html") for address in found), found
-    page.locator("#search-results li a[href^='nbs/09_pooler.html']").first.click()
-    assert page.locator("h1").inner_text().startswith("pooler")
+    page.locator("#search-results a[href^='nbs/09_pooler.html']").first.click()
+    page.wait_for_url("**/nbs/09_pooler.html*")
     page.goto(f"{root}/search.html?q=nosuchword")
-    page.locator("#search-results p, .search-summary").first.wait_for()
-    assert results.count() == 0
+    page.get_by_text("did not match any documents").wait_for()
+    assert page.locator("#search-results li").count() == 0
 
 
 def background(page):
@@ -381,7 +382,7 @@ def test_the_first_page_is_light(browser, server, record_property):
     with browser.new_context(viewport=WIDE) as context:
         page = context.new_page()
         responses = []
-        page.on("response", responses.append)
+        page.on("response", lambda response: responses.append(response))
         page.goto(f"{server}/index.html", wait_until="networkidle")
         sizes = {reply.url: len(reply.body()) for reply in responses if reply.request.resource_type != "font"}
         paint = page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime")
