@@ -71,7 +71,7 @@ def fetch():
 
 
 def watch(page):
-    """A list that fills with what goes wrong in `page`: console errors and warnings, exceptions, requests to outside."""
+    """A list that fills with what goes wrong in `page`: console errors, warnings, exceptions, requests to outside."""
     complaints = []
 
     def on_console(message):
@@ -83,7 +83,8 @@ def watch(page):
             complaints.append(f"outside request: {request.url}")
 
     def on_failure(request):
-        complaints.append(f"failed request: {request.url[:200]} ({request.failure})")
+        if request.failure != "net::ERR_ABORTED":  # cut off because the test went on to another page
+            complaints.append(f"failed request: {request.url[:200]} ({request.failure})")
 
     page.on("console", on_console)
     page.on("pageerror", lambda error: complaints.append(f"exception: {error}"))
@@ -100,35 +101,94 @@ def axe_script():
     return AXE_SCRIPT
 
 
+# What axe-core tests of colours; of all its rules these alone depend on the colour scheme.
+COLOURS = ("color-contrast", "link-in-text-block")
+
+
 def violations(page, *rules):
     """What axe-core finds wrong in `page`, one line for each element; `rules` names the rules to try, all by default.
 
-    axe takes a time that grows faster than the number of elements, and most of them are the tokens of highlighted code.
-    So one token of each kind stands for all that look like it: the others become text of the block around them.
+    axe takes a time that grows faster than the number of elements, and most of them are the tokens of code. So one
+    token of each kind stands for all that look like it: the others become text of the element around them.
     """
     page.evaluate(
         """() => {
             const seen = new Set();
-            for (const token of document.querySelectorAll("pre span:not(:has(*))")) {
-                const look = getComputedStyle(token), block = getComputedStyle(token.closest("pre"));
-                const kind = [token.className, look.color, look.backgroundColor, look.fontSize, block.backgroundColor];
-                if (seen.has(kind.join())) token.replaceWith(...token.childNodes);
-                seen.add(kind.join());
+            for (const token of document.querySelectorAll(":is(pre, code, dt) span:not(:has(*), [id])")) {
+                const look = getComputedStyle(token), block = token.closest("pre, code, dt");
+                const kind = [token.className, look.color, look.backgroundColor, look.fontSize, block.className,
+                              block.parentElement.className, getComputedStyle(block).backgroundColor].join();
+                if (seen.has(kind)) token.replaceWith(...token.childNodes);
+                seen.add(kind);
             }
         }"""
     )
     if not page.evaluate("'axe' in window"):
         page.evaluate(axe_script())
-    # To load style sheets a second time (preload) is not allowed to a page from a folder, and no rule below needs it.
+    # To load style sheets a second time (preload) is not allowed to a page from a folder; only a rule needs it that is
+    # experimental and off.
     options = {"resultTypes": ["violations"], "preload": False}
     if rules:
         options["runOnly"] = {"type": "rule", "values": rules}
     found = page.evaluate("options => axe.run(options).then(results => results.violations)", options)
     return [
-        f"{rule['id']} ({rule['impact']}): {' '.join(map(str, node['target']))}: {node['failureSummary'].splitlines()[-1]}"
+        f"{rule['id']} ({rule['impact']}): {' '.join(map(str, node['target']))}: "
+        + node["failureSummary"].splitlines()[-1].strip()
         for rule in found
         for node in rule["nodes"]
     ]
+
+
+def unreadable_figures(page):
+    """Of the figures in the article: images that may be dark on dark, and text in SVG too faint on what is behind it.
+
+    An image is taken to be drawn on white, so white must be behind it, or it must be inverted. axe leaves out SVG.
+    """
+    return page.evaluate(
+        """() => {
+            const rgba = text => (text.match(/[\\d.]+/g) || [0, 0, 0, 0]).map(Number).concat(1).slice(0, 4);
+            const luminance = text => rgba(text).slice(0, 3).map(v => v / 255)
+                .map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+                .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+            const contrast = (a, b) => (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+            const paints = text => text !== "none" && rgba(text)[3] > 0.5;
+            const behind = box => {
+                for (; box; box = box.parentElement) {
+                    const colour = getComputedStyle(box).backgroundColor;
+                    if (paints(colour)) return colour;
+                }
+                return "rgb(255, 255, 255)";
+            };
+            const found = [];
+            for (const image of document.querySelectorAll("article img")) {
+                if (!image.checkVisibility() || getComputedStyle(image).filter.includes("invert")) continue;
+                if (luminance(behind(image)) < 0.8) found.push(`an image on dark: ${image.getAttribute("src")}`);
+            }
+            for (const text of document.querySelectorAll("article svg text")) {
+                if (!text.checkVisibility() || !text.textContent.trim()) continue;
+                text.scrollIntoView({block: "center", inline: "center", behavior: "instant"});
+                const box = text.getBoundingClientRect();
+                const stack = document.elementsFromPoint(box.x + box.width / 2, box.y + box.height / 2);
+                const shape = stack.find(it => it instanceof SVGGeometryElement && paints(getComputedStyle(it).fill));
+                const ground = shape ? getComputedStyle(shape).fill : behind(text.closest("svg"));
+                const ratio = contrast(luminance(getComputedStyle(text).fill), luminance(ground));
+                if (ratio < 4.5) found.push(`contrast ${ratio.toFixed(1)} in a figure: ${text.textContent.trim()}`);
+            }
+            return found;
+        }"""
+    )
+
+
+def uncopied(page):
+    """How many blocks of code have no button to copy them, if any."""
+    return page.evaluate(
+        """() => {
+            const bare = [...document.querySelectorAll("article div.highlight > pre")].filter(
+                block => !block.parentElement.querySelector("button.copybtn")
+            );
+            return bare.length ? [`${bare.length} blocks of code without a copy button`] : [];
+        }"""
+    )
 
 
 def too_wide(page):
@@ -138,7 +198,7 @@ def too_wide(page):
             const root = document.documentElement, width = root.clientWidth;
             if (root.scrollWidth <= width) return [];
             const clipped = element => {
-                for (let box = element.parentElement; box && box !== root && box !== document.body; box = box.parentElement)
+                for (let box = element.parentElement; box && box !== document.body; box = box.parentElement)
                     if (getComputedStyle(box).overflowX !== "visible") return true;
                 return false;
             };

@@ -31,7 +31,7 @@ def as_a_user():
 
 @pytest.fixture(scope="session")
 def build(tmp_path_factory):
-    """The documentation, built from a copy of its sources: `folder` of the site, what Sphinx `printed`, whether it `failed`.
+    """The documentation, built from a copy of its sources: its `folder`, what Sphinx `printed`, whether that `failed`.
 
     The workers of a test run share one build: the first that asks makes it, the others wait.
     """
