@@ -44,6 +44,10 @@ python_use_unqualified_type_names = True
 ELSEWHERE = "argparse collections contextlib io jaxtyping pathlib torch traceback types typing"
 nitpick_ignore_regex = [("py:.*", rf"({'|'.join(ELSEWHERE.split())})\..*|Tensor|nn\..*")]
 
+# What a cell printed is not for copying, nor are prompts.
+copybutton_selector = 'div[class*="highlight-"]:not(.output) > div.highlight > pre'
+copybutton_exclude = ".linenos, .gp, .go"
+
 html_theme = "furo"
 pygments_dark_style = "github-dark"
 html_title = project

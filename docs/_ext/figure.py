@@ -33,7 +33,7 @@ def draw(tokens: list[str], probs: list[list[float]]) -> str:
         return TOP + STEP * place
 
     lit = tokens.index(LOOKS)
-    what = f"Lines from each token to the tokens it looks at; the widest goes from {LOOKS} to {AT}."
+    what = f"Lines from each token to those that it looks at; of the lines from {LOOKS}, the widest goes to {AT}."
     parts = [
         f'<svg class="attention" viewBox="0 0 {WIDTH} {y(len(tokens))}" role="img" aria-label="{what}">',
         f'<g class="head"><text x="{LEFT - 12}" y="16" text-anchor="end">token</text>'

@@ -14,7 +14,7 @@ FOLDER = "api"  # within docs/nbs/
 
 # Code in single backticks; the roles and the double backticks of reStructuredText stay as they are.
 CODE = re.compile(r"(?<![`:])`([^`]+)`(?!`)")
-LONGEST_MESSAGE = 140
+LONGEST_MESSAGE, LONGEST_VALUE = 140, 60
 
 
 def reference_pages(symbols: Symbols) -> dict[str, str]:
@@ -28,6 +28,7 @@ def short(module: Module) -> str:
 
 
 def heading(text: str, underline: str) -> list[str]:
+    text = literal(text)
     return [text, underline * len(text), ""]
 
 
@@ -43,7 +44,7 @@ def overview_page(symbols: Symbols) -> str:
         lines += [".. list-table::", "   :widths: 30 70", "   :class: names", ""]
         for definition in module.definitions:
             lines += [f"   * - :py:obj:`{definition.name} <{definition.full_name}>`"]
-            lines += [f"     - {code(definition.summary)}".rstrip()]
+            lines += [f"     - {code(definition.summary or first_line(definition.code))}"]
         lines += [""]
     return "\n".join(lines)
 
@@ -66,6 +67,12 @@ def entry(definition: Definition, symbols: Symbols) -> list[str]:
     if isinstance(definition.node, ast.ClassDef):
         return [f".. autoclass:: {name}", *indent([":members:", ":undoc-members:", ":special-members: __call__"])]
     return [f".. autofunction:: {name}"]
+
+
+def first_line(source: str) -> str:
+    """As much of a value as a table has room for."""
+    line = source.partition("\n")[0][:LONGEST_VALUE].replace("`", "'").strip()
+    return f"`{line}`" if line == source else f"`{line}` …"
 
 
 def code_block(source: str) -> list[str]:
@@ -115,7 +122,7 @@ def literal(text: str) -> str:
 def errors(function: ast.AST) -> list[tuple[str, str]]:
     """The types that a function raises by name, each with its message; `…` stands for what is filled in."""
     found = {}
-    for node in ast.walk(function):
+    for node in sorted(ast.walk(function), key=lambda node: getattr(node, "lineno", 0)):
         call = node.exc if isinstance(node, ast.Raise) else None
         if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id[0].isupper():
             found[call.func.id, message(call.args[0]) if call.args else ""] = None
@@ -130,7 +137,7 @@ def message(node: ast.expr) -> str:
         text = "".join(str(part.value) if isinstance(part, ast.Constant) else "…" for part in node.values)
     else:
         return ""
-    text = " ".join(text.split())
+    text = re.sub(r"^(… *)+: ", "", " ".join(text.split()))  # whose name and what place it was
     if not re.search(r"\w{3}", text):
         return ""
     return text if len(text) <= LONGEST_MESSAGE else text[:LONGEST_MESSAGE].rpartition(" ")[0] + " …"
@@ -194,7 +201,13 @@ def skip_fields(app, what, name, obj, skip, options):
     return skip or not (inspect.isroutine(obj) or isinstance(obj, property))
 
 
+def forget_sourceless(app, env):
+    """viewcode would list a module whose source it has not found, and link to a page that is not there."""
+    env._viewcode_modules = {name: found for name, found in env._viewcode_modules.items() if found}
+
+
 def connect(app, symbols: Symbols) -> None:
     app.connect("autodoc-process-docstring", Hooks(symbols).describe)
     app.connect("autodoc-process-signature", hide_factory)
     app.connect("autodoc-skip-member", skip_fields)
+    app.connect("env-updated", forget_sourceless)

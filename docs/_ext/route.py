@@ -18,7 +18,7 @@ from sphinx import addnodes
 from sphinx.util.docutils import SphinxDirective
 from symbols import ROOT, plain
 
-MAP = "index.ipynb"
+MAP, THE_MAP = "index.ipynb", "The map"
 EXERCISES = "exercises/index.ipynb"
 DOWNLOADS = "notebooks"  # in the built site
 
@@ -120,11 +120,18 @@ def add_header(app, pagename, templatename, context, doctree):
     }
 
 
+def name_the_map(app, pagename, templatename, context, doctree):
+    """At the bottom of a page, the map goes by that name: its own title is the package's."""
+    for way in ("prev", "next"):
+        if context.get(way) and context[way]["link"] == app.builder.get_relative_uri(pagename, "nbs/index"):
+            context[way]["title"] = THE_MAP
+
+
 class Parts(SphinxDirective):
     """Each part as a card with its stops; in the sidebar, each is a list of pages under the part's title."""
 
     def run(self):
-        cards, trees = [], [self.tree("", ["nbs/index"], "The map")]
+        cards, trees = [], [self.tree("", ["nbs/index"], THE_MAP)]
         for part in self.env.app.route:
             documents = [stop.document for stop in part.stops]
             trees.append(self.tree(part.title, documents))
@@ -163,7 +170,7 @@ def copy_notebooks(app, error):
     """The notebooks as committed, for the links "Download notebook"."""
     if error is None and app.builder.format == "html":
         for part in app.route:
-            for stop in [Stop("the map", "nbs/index", ""), *part.stops]:
+            for stop in [Stop(THE_MAP, "nbs/index", ""), *part.stops]:
                 source = ROOT / f"{stop.document}.ipynb"
                 target = Path(app.outdir, DOWNLOADS, source.relative_to(ROOT / "nbs"))
                 target.parent.mkdir(parents=True, exist_ok=True)
@@ -174,5 +181,6 @@ def setup(app):
     app.route = all_parts()
     app.add_directive("parts", Parts)
     app.connect("html-page-context", add_header)
+    app.connect("html-page-context", name_the_map)
     app.connect("build-finished", copy_notebooks)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
