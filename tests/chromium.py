@@ -113,6 +113,9 @@ def violations(page, *rules):
     """
     page.evaluate(
         """() => {
+            const still = document.createElement("style");  // a colour on its way to another would be neither
+            still.textContent = "*, ::before, ::after { transition: none !important }";
+            document.head.append(still);
             const seen = new Set();
             for (const token of document.querySelectorAll(":is(pre, code, dt) span:not(:has(*), [id])")) {
                 const look = getComputedStyle(token), block = token.closest("pre, code, dt");
