@@ -126,7 +126,7 @@ def violations(page, *rules):
             }
             for (const block of document.querySelectorAll("pre"))
                 for (const node of block.childNodes)
-                    if (node.nodeType === Node.TEXT_NODE) node.data = node.data.trim().slice(0, 20) + " ";
+                    if (node.nodeType === Node.TEXT_NODE) node.data = node.data.trim().slice(0, 20) + "\\n";
         }"""
     )
     if not page.evaluate("'axe' in window"):

@@ -276,7 +276,7 @@ ACCESSIBLE = "<html lang='en'><title>t</title><main><h1>t</h1>{}</main></html>"
         ("<img src='data:image/gif;base64,R0lGODlhAQABAAAAACw='>", "image-alt"),
         ("<p style='color: #bbb'>pale</p>", "color-contrast"),
         (
-            "<pre><span class='k'>a</span> <span class='k'>a</span> <span style='color: #bbb'>a</span></pre>",
+            "<pre><span>def</span> <span>for</span> <span style='color: #bbb'>pale</span></pre>",
             "color-contrast",
         ),
     ],
