@@ -19,6 +19,8 @@ from repository import ROOT
 PARTS = 12  # tests that share the pages between them, so that two workers can share the tests
 WIDE, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 800}
 COPIED = "nbs/05_attention"  # code, folded cells and questions with answers
+# Tried with the lists of pages and headings beside them, which look alike on all pages and cost axe most of its time.
+WHOLE = ["index", "search", "deviations", "nbs/index", COPIED, "nbs/api/attention", "nbs/exercises/01_gelu"]
 VOID = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"}
 
 
@@ -212,6 +214,7 @@ def test_pages_can_be_read_by_everyone(browser, site, part):
 
     And pages load from a folder without a complaint.
     """
+    assert all((site / f"{name}.html").exists() for name in WHOLE)
     findings = {}
     with browser.new_context(viewport=WIDE, reduced_motion="reduce") as context:
         page = context.new_page()
@@ -219,6 +222,8 @@ def test_pages_can_be_read_by_everyone(browser, site, part):
         for name in pages(site, part):
             page.emulate_media(color_scheme="light")
             page.goto(f"{site.as_uri()}/{name}")
+            if name.removesuffix(".html") not in WHOLE:
+                page.evaluate("document.querySelectorAll('.sidebar-tree, .toc-tree').forEach(tree => tree.remove())")
             found = complaints + chromium.violations(page)
             page.emulate_media(color_scheme="dark")
             dark = chromium.violations(page, *chromium.COLOURS) + chromium.unreadable_figures(page)
@@ -271,7 +276,7 @@ ACCESSIBLE = "<html lang='en'><title>t</title><main><h1>t</h1>{}</main></html>"
         ("<img src='data:image/gif;base64,R0lGODlhAQABAAAAACw='>", "image-alt"),
         ("<p style='color: #bbb'>pale</p>", "color-contrast"),
         (
-            "<pre><span class='k'>a</span> <span class='k'>a</span> <span style='color: #bbb'>a</span></pre>",
+            "<pre><span>def</span> <span>for</span> <span style='color: #bbb'>pale</span></pre>",
             "color-contrast",
         ),
     ],
