@@ -139,7 +139,10 @@ class Parts(SphinxDirective):
                 f'<li><a href="{self.uri(stop.document)}">{escape(stop.name)}</a></li>' for stop in part.stops
             )
             about = f"<p>{escape(part.about)}</p>" if part.about else ""
-            cards.append(f'<li class="part"><h3>{escape(part.title)}</h3>{about}<ul class="stops">{stops}</ul></li>')
+            anchor = nodes.make_id(part.title)
+            link = f'<a class="headerlink" href="#{anchor}" title="Link to this heading">¶</a>'
+            title = f'<h3 id="{anchor}">{escape(part.title)}{link}</h3>'
+            cards.append(f'<li class="part">{title}{about}<ul class="stops">{stops}</ul></li>')
         return [nodes.raw("", f'<ul class="parts">{"".join(cards)}</ul>', format="html"), *trees]
 
     def uri(self, document):
