@@ -138,6 +138,7 @@ SHORT = {"word_embeddings": "word", "token_type_embeddings": "segment", "word_pl
 SHORT |= {"position_embeddings": "position", "word_plus_type_plus_position": "+ position"}
 SHORT |= {"mask_inverted": "inverted", "mask_additive": "additive", "scores_raw": "scores", "scores_scaled": "scaled"}
 SHORT |= {"scores_masked": "masked", "intermediate_act_fn": "act_fn", "LayerNorm": "norm"}
+SHORT |= {"activation": "tanh"}
 
 # %% ../nbs/41_explorer.ipynb #explorer-34
 def same_bits(a: np.ndarray, b: np.ndarray) -> bool:
