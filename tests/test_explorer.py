@@ -176,6 +176,7 @@ def test_colours_tell_the_sign_and_the_size(opened, trace):
 def test_the_mask_has_one_row_for_all(opened):
     page = opened("mask_additive;token=8")
     assert page.text_content(".rows") == "all" and page.text_content("#number") == "0 (all → [CLS])"
+    assert page.text_content(".legend") == "All its numbers are 0."
 
 
 def test_a_newcomer_is_told_how_to_read_it(opened):
