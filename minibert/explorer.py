@@ -68,7 +68,7 @@ def record_with_lines(
     return trace, dict(zip(trace, recorder.lines, strict=True))
 
 # %% ../nbs/41_explorer.ipynb #explorer-17
-NORM = "(x - mean(x)) / sqrt(var(x) + eps) * weight + bias"
+NORM = "(x - mean(x)) / sqrt(var(x) + eps) * weight + bias"  # the formula of every LayerNorm
 EXPLAINED = {  # how the name ends: a formula, a sentence
     "word_embeddings": ("weight[input_ids]", "Each token's id picks a row of the word table."),
     "token_type_embeddings": ("weight[token_type_ids]", "Each token's segment picks a row of a table of two."),
@@ -123,7 +123,7 @@ def axes_of(name: str, shape: Sequence[int]) -> list[str]:
     return ["batch", "hidden"] if len(shape) == 2 else [f"axis {i}" for i in range(len(shape))]
 
 # %% ../nbs/41_explorer.ipynb #explorer-30
-LAYER = re.compile(r"(?:^|.*\.)layer\.(\d+)\.")
+LAYER = re.compile(r"(?:^|.*\.)layer\.(\d+)\.")  # what comes before a name within a layer; the layer's number
 
 
 def stage_of(name: str) -> list[str]:
@@ -134,10 +134,11 @@ def stage_of(name: str) -> list[str]:
     return [(known[0] if known else name.partition(".")[0]).capitalize(), ""]
 
 # %% ../nbs/41_explorer.ipynb #explorer-31
-SHORT = {"word_embeddings": "word", "token_type_embeddings": "segment", "word_plus_type": "+ segment"}
+SHORT = {"word_embeddings": "word", "token_type_embeddings": "segment", "word_plus_type": "+ segment"}  # under a tile
 SHORT |= {"position_embeddings": "position", "word_plus_type_plus_position": "+ position"}
 SHORT |= {"mask_inverted": "inverted", "mask_additive": "additive", "scores_raw": "scores", "scores_scaled": "scaled"}
 SHORT |= {"scores_masked": "masked", "intermediate_act_fn": "act_fn", "LayerNorm": "norm"}
+SHORT |= {"activation": "tanh"}
 
 # %% ../nbs/41_explorer.ipynb #explorer-34
 def same_bits(a: np.ndarray, b: np.ndarray) -> bool:

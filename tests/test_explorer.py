@@ -78,8 +78,11 @@ def all_numbers(page):
 
 def choose(page, row, column):
     page.select_option("#row", index=row)
-    page.fill("#column", str(column))
-    page.press("#column", "Enter")
+    if page.locator("select#column").count():
+        page.select_option("#column", index=column)
+    else:
+        page.fill("#column", str(column))
+        page.press("#column", "Enter")
 
 
 def matrices(tensor):
@@ -144,9 +147,9 @@ def test_a_head_is_drawn_as_a_matrix_and_as_lines(opened, trace):
 
 
 @pytest.mark.parametrize("name", [PROBS, DENSE, "encoder.layer.1.attention.self.context"])
-def test_pointing_reads_the_number_under_the_pointer(opened, trace, name):
-    page, heads = opened(name), matrices(trace[name])
+def test_pointing_reads_the_number_under_the_pointer(opened, page, trace, name):
     page.set_viewport_size({"width": 4200, "height": 1000})  # wide enough to point at 1,536 columns without scrolling
+    page, heads = opened(name), matrices(trace[name])
     canvas = page.locator(".heat canvas")
     box = canvas.bounding_box()
     for row, column in [(0, 0), (7, 5), (12, 11)]:
@@ -168,6 +171,32 @@ def test_colours_tell_the_sign_and_the_size(opened, trace):
     order = numbers.flatten().argsort()
     positive = order[numbers.flatten()[order] > 0]
     assert (pixels.flatten(0, 1)[positive, 2].diff() <= 0).all()  # the larger a positive number, the less blue
+
+
+def test_the_mask_has_one_row_for_all(opened):
+    page = opened("mask_additive;token=8")
+    assert page.text_content(".rows") == "all" and page.text_content("#number") == "0 (all → [CLS])"
+    assert page.text_content(".legend") == "All its numbers are 0."
+
+
+def test_a_newcomer_is_told_how_to_read_it(opened):
+    page = opened()
+    assert page.is_visible("#help ul")
+    page.click("#help summary")
+    assert page.is_hidden("#help ul")
+    page.click("#next")
+    page.reload()
+    page.wait_for_selector("[aria-current]")
+    assert page.is_hidden("#help ul") and page.text_content("#count").startswith("Step 2 ")
+
+
+def test_on_a_phone_the_next_step_stays_at_hand(opened):
+    page = opened()
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.locator("#table summary").scroll_into_view_if_needed()
+    page.mouse.wheel(0, 4000)
+    page.wait_for_function("scrollY + innerHeight >= document.body.scrollHeight - 1")
+    assert page.locator("#next").bounding_box()["y"] >= 0
 
 
 def test_the_table_has_the_row(opened, trace):
