@@ -59,6 +59,7 @@ html_context = {"repository": cfg["git_url"], "branch": cfg["branch"]}
 html_css_files = ["minibert.css"]
 html_js_files = [("minibert.js", {"defer": "defer"})]
 html_copy_source = False
+html_domain_indices = False
 html_show_sphinx = False
 html_math_renderer = "mathml"
 html_theme_options = {"navigation_with_keys": True}

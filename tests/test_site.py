@@ -113,7 +113,8 @@ def dead_links(parsed, site, repository):
                 target = (site / name).parent / path if path else site / name
                 ok = target.is_file() and target.resolve().is_relative_to(site.resolve())
                 if ok and fragment and target.suffix == ".html":
-                    ok = fragment.partition(";")[0] in parsed[target.resolve().relative_to(site.resolve()).as_posix()].ids
+                    other = target.resolve().relative_to(site.resolve()).as_posix()
+                    ok = fragment.partition(";")[0] in parsed[other].ids
             if not ok:
                 dead.setdefault(name, []).append(f"dead link {address}")
     return dead
@@ -135,7 +136,7 @@ def test_no_link_is_dead(parsed, site):
 
 
 def test_every_heading_has_an_anchor(parsed):
-    """But for the lists and listings that Sphinx makes, which have no sections; an explorer's addresses are its tensors'."""
+    """But for listings that Sphinx makes, which have no sections, and explorers, whose addresses are their tensors'."""
     listings = ("_modules/", "genindex", "py-modindex", "search", "explorer/")
     report({name: page.bare_headings for name, page in parsed.items() if not name.startswith(listings)})
 

@@ -8,7 +8,7 @@ import inspect
 import re
 
 from fastcore.docments import docments
-from symbols import Definition, Module, Symbols, source_url
+from symbols import Definition, Module, Symbols, source_url, without_linters
 
 FOLDER = "api"  # within docs/nbs/
 
@@ -155,7 +155,8 @@ class Hooks:
         said = "\n".join(lines)
         lines[:] = [code(line) for line in lines]
         if what in ("class", "exception", "function", "method"):
-            comments = {key: comment for key, comment in docments(obj).items() if comment}
+            found = {key: without_linters(comment or "") for key, comment in docments(obj).items()}
+            comments = {key: comment for key, comment in found.items() if comment}
             returns = comments.pop("return", None)
             lines += ["", *(f":param {key}: {code(comment)}" for key, comment in comments.items())]
             lines += [f":returns: {code(returns)}"] if returns else []

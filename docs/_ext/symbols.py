@@ -41,13 +41,19 @@ class Definition:
 
     @property
     def code(self) -> str:
-        return ast.get_source_segment(self.source, self.node) or ""
+        """All of it; of a value also what is added to it later in the module."""
+        added = [
+            node
+            for node in ast.parse(self.source).body
+            if self.is_value and isinstance(node, ast.AugAssign) and ast.unparse(node.target) == self.name
+        ]
+        return "\n".join(ast.get_source_segment(self.source, node) or "" for node in [self.node, *added])
 
     @property
     def comment(self) -> str:
         """What stands behind a value that fits in its line."""
         last = self.source.splitlines()[self.node.end_lineno - 1]
-        return last[self.node.end_col_offset :].partition("#")[2].strip()
+        return without_linters(last[self.node.end_col_offset :].partition("#")[2])
 
     @property
     def summary(self) -> str:
@@ -64,6 +70,11 @@ class Definition:
     @property
     def lines(self) -> tuple[int, int]:
         return lines_of(self.node)
+
+
+def without_linters(comment: str) -> str:
+    """A comment without what it tells a linter or a formatter."""
+    return re.split(r"\s*#?\s*\b(?:noqa|fmt: skip)\b", comment)[0].strip()
 
 
 def is_public(method: str) -> bool:
