@@ -398,7 +398,7 @@ BUGS = {
     },
     "41_explorer": {
         "a line of the recorder": ("sys._getframe(2)", "sys._getframe(0)"),
-        "another formula": ("scores_raw / sqrt(head_dim)", "scores_raw / head_dim"),
+        "another formula": ("x / sqrt(head_dim)", "x / head_dim"),
         "no residual": ('("dense + residual", "What went into the att', '("dense", "What went into the att'),
         "almost equal": ("a.tobytes() == b.tobytes()", "bool(np.allclose(a, b, atol=1e-5))"),
         "the smaller source is not repeated": ("np.resize(wide[1], wide[0].shape)", "wide[1].ravel()[0]"),
