@@ -406,6 +406,12 @@ BUGS = {
         "a text ends the script": ('.replace("<", "\\\\u003c")', ""),
         "random dropout": ("if model.training:", "if False:"),
         "queries for keys": ('["query", "key"]', '["key", "query"]'),
+        "compared with itself": ("record_with_lines(reference, **inputs)[0]", "record_with_lines(model, **inputs)[0]"),
+        "the line after": ("frame.f_lineno", "frame.f_lineno + 1"),
+        "all heads are there": ('"all heads" if', '"hidden" if'),
+        "parts exchanged": ('"attention" if "attention" in', '"attention" if "attention" not in'),
+        "smallest difference": (".max().item():.1e", ".min().item():.1e"),
+        "sources in reverse": ('"sources": trace.sources[name]}', '"sources": trace.sources[name][::-1]}'),
     },
 }
 
