@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['NORM', 'EXPLAINED', 'LAYER', 'SHORT', 'LONGEST', 'asking_line', 'LineRecorder', 'record_with_lines', 'explained',
-           'axes_of', 'stage_of', 'same_bits', 'recipe', 'pack', 'page_of', 'told', 'entry', 'inputs_for', 'story_of',
-           'fill', 'write_html']
+           'axes_of', 'stage_of', 'same_bits', 'recipe', 'pack', 'page_of', 'told', 'entry', 'check_mode', 'inputs_for',
+           'story_of', 'fill', 'write_html']
 
 # %% ../nbs/41_explorer.ipynb #explorer-02
 import base64
@@ -76,9 +76,10 @@ EXPLAINED = {  # how the name ends: a formula, a sentence
     "position_embeddings": ("weight[position_ids]", "Each token's position picks a row, too."),
     "word_plus_type_plus_position": ("word_plus_type + position_embeddings", "The position is added."),
     "LayerNorm": (NORM, "Each token's numbers get mean 0 and variance 1, and are then stretched and shifted."),
-    "mask_inverted": ("1 - attention_mask", "0 for a token, 1 for padding. A text on its own has no padding."),
-    "mask_additive": ("mask_inverted * smallest", "What is added to the scores: 0, or for padding the most negative \
-number."),
+    "mask_inverted": ("1 - attention_mask", "0 for what may be looked at, 1 for what may not: padding, and in a \
+decoder all that comes later."),
+    "mask_additive": ("mask_inverted * smallest", "What is added to the scores: 0, or for what is hidden the most \
+negative number."),
 }  # fmt: skip
 
 # %% ../nbs/41_explorer.ipynb #explorer-18
@@ -88,8 +89,8 @@ EXPLAINED |= {
     "self.value": ("x @ weight.T + bias", "What each token hands over to those that find it."),
     "self.scores_raw": ("split(query) @ split(key).mT", "In each head: how well what a token (row) looks for \
 fits what another (column) is found by."),
-    "self.scores_scaled": ("scores_raw / sqrt(head_dim)", "Smaller, so that the softmax does not choose just one."),
-    "self.scores_masked": ("scores_scaled + mask_additive", "Padding gets a score that nothing can win with."),
+    "self.scores_scaled": ("x / sqrt(head_dim)", "Smaller, so that the softmax does not choose just one."),
+    "self.scores_masked": ("scores_scaled + mask_additive", "What is hidden gets a score that nothing can win with."),
     "self.probs": ("softmax(scores_masked)", "Each row becomes shares that sum to 1: how much is taken from each."),
     "self.context": ("probs @ split(value)", "In each head: a token's mixture of values."),
     "attention.output.dense": ("merge(context) @ weight.T + bias", "The heads lie side by side again, and are mixed."),
@@ -98,7 +99,7 @@ fits what another (column) is found by."),
 
 # %% ../nbs/41_explorer.ipynb #explorer-19
 EXPLAINED |= {
-    "intermediate.dense": ("x @ weight.T + bias", "Each token for itself: four times as many numbers."),
+    "intermediate.dense": ("x @ weight.T + bias", "Each token for itself: more numbers, as a rule four times as many."),
     "intermediate_act_fn": ("act(dense)", "Negative numbers shrink to almost nothing; large ones pass."),
     "output.dense": ("x @ weight.T + bias", "Back to the size of before."),
     "output.sum": ("dense + residual", "What went into the feed-forward part is added to what came out."),
@@ -118,9 +119,16 @@ def axes_of(name: str, shape: Sequence[int]) -> list[str]:
     last = name.rpartition(".")[2]
     if len(shape) == 4:
         return ["batch", "heads", *(["seq", "head_dim"] if last == "context" else ["query", "key"])]
+    if last == "distance_embedding":
+        return ["query", "key", "head_dim"]
+    numbers = "hidden" if explained(name)[0] else "numbers"  # what is not explained may be anything
+    numbers = "intermediate" if ".intermediate." in name else numbers
+    numbers = "all heads" if name.endswith(("self.query", "self.key", "self.value")) else numbers
     if len(shape) == 3:
-        return ["batch", "seq", "intermediate" if ".intermediate." in name else "hidden"]
-    return ["batch", "hidden"] if len(shape) == 2 else [f"axis {i}" for i in range(len(shape))]
+        return ["batch", "seq", numbers]
+    if len(shape) == 2:
+        return ["batch", numbers]
+    return [f"axis {i}" for i in range(len(shape))]
 
 # %% ../nbs/41_explorer.ipynb #explorer-30
 LAYER = re.compile(r"(?:^|.*\.)layer\.(\d+)\.")  # what comes before a name within a layer; the layer's number
@@ -179,7 +187,8 @@ def told(name: str, mine: Tensor, theirs: Record | None) -> str:
         return "not compared"
     if name not in theirs or theirs[name].shape != mine.shape:
         return "has no such tensor"
-    if theirs[name].dtype == mine.dtype and same_bits(theirs[name].numpy(), mine.numpy()):
+    ours, others = mine.double().numpy(), theirs[name].double().numpy()  # numpy has no bfloat16; this is exact
+    if theirs[name].dtype == mine.dtype and same_bits(ours, others):
         return "equal, bit for bit"
     return f"largest difference {difference(theirs[name], mine).max().item():.1e}"
 
@@ -200,30 +209,37 @@ def entry(
         **{"place": f"{Path(file).parent.name}/{Path(file).name}:{number}", "difference": told(name, tensor, theirs)},
     }
 
-# %% ../nbs/41_explorer.ipynb #explorer-55
+# %% ../nbs/41_explorer.ipynb #explorer-56
 LONGEST = 64
+
+
+def check_mode(argument: str, module: nn.Module) -> None:
+    "An error unless it is a BERT in eval mode."
+    if not isinstance(module, nn.Module) or not hasattr(module, "config"):
+        raise TypeError(f"{argument} is a {type(module).__name__}, expected a BERT")
+    if module.training:
+        raise ValueError(f"{argument} is in train mode, in which dropout is random: call {argument}.eval() first")
 
 
 def inputs_for(model: nn.Module, tokenizer: Any, text: str) -> tuple[list[str], dict[str, Tensor]]:
     "The tokens of a text, and what the model is called with."
-    if not isinstance(model, nn.Module) or not hasattr(model, "config"):
-        raise TypeError(f"model is a {type(model).__name__}, expected a BERT")
+    check_mode("model", model)
     if not isinstance(text, str):
         raise TypeError(f"text is a {type(text).__name__}, expected a string")
-    if model.training:
-        raise ValueError("model is in train mode, in which dropout is random: call model.eval() first")
     inputs = dict(tokenizer(text, return_tensors="pt"))
     tokens = tokenizer.convert_ids_to_tokens(inputs["input_ids"][0].tolist())
     if not 3 <= len(tokens) <= LONGEST:
         raise ValueError(f"text has {len(tokens)} tokens with [CLS] and [SEP], expected 3 to {LONGEST}")
     return tokens, inputs
 
-# %% ../nbs/41_explorer.ipynb #explorer-58
+# %% ../nbs/41_explorer.ipynb #explorer-59
 def story_of(
     model: nn.Module, tokenizer: Any, text: str, reference: nn.Module | None, site: str | None
 ) -> tuple[dict[str, Any], str]:  # what the page is told; the numbers, packed
     "Record a text's way through a model, and tell it."
     tokens, inputs = inputs_for(model, tokenizer, text)
+    if reference is not None:
+        check_mode("reference", reference)
     trace, lines = record_with_lines(model, **inputs)
     if wide := [name for name, tensor in trace.items() if tensor.dtype == torch.float64]:
         raise ValueError(f"{wide[0]} is float64, expected float32 or less: use a model in single precision")
@@ -241,14 +257,14 @@ def story_of(
     packed = pack([arrays[told_of["name"]] for told_of in entries if told_of["how"] == "stored"])
     return story | {"tensors": entries}, packed
 
-# %% ../nbs/41_explorer.ipynb #explorer-60
+# %% ../nbs/41_explorer.ipynb #explorer-61
 def fill(template: str, title: str, story: dict[str, Any], packed: str) -> str:
     "The template with its gaps filled."
     told = json.dumps(story, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
     parts = {"TITLE": escape(title), "STORY": told, "NUMBERS": packed}
     return re.sub("@@(TITLE|STORY|NUMBERS)@@", lambda gap: parts[gap[1]], template)
 
-# %% ../nbs/41_explorer.ipynb #explorer-62
+# %% ../nbs/41_explorer.ipynb #explorer-63
 def write_html(
     model: nn.Module,  # a BERT in eval mode; eager attention, if its scores shall be seen
     tokenizer: Any,  # its tokenizer

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import runpy
 import shlex
 import subprocess
@@ -15,8 +16,11 @@ import torch
 
 from minibert import command as cli
 from minibert import walk
+from minibert.check import SIZES, lively_
+from minibert.config import BertConfig
 from minibert.model import BertModel
 from minibert.slips import SLIPS
+from minibert.tokenizer import BertTokenizer
 from minibert.trace import record
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -186,6 +190,52 @@ def test_npz_is_whole_or_not_there(run, tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == ["old.npz"] and (tmp_path / "old.npz").read_text() == "precious"
 
 
+@pytest.fixture
+def small(tmp_path_factory):
+    """A small checkpoint with MiniLM's tokenizer."""
+    folder = tmp_path_factory.mktemp("small")
+    lively_(BertModel(BertConfig(**SIZES | {"vocab_size": 30522}))).save_pretrained(folder)
+    BertTokenizer.from_pretrained(walk.minilm_folder()).save_pretrained(folder)
+    return folder
+
+
+def told(page):
+    """What a page of `explore` was told, by the tensors' names, and the rest of it."""
+    story = strict(re.search(r'id="story" type="application/json">(.*?)</script>', page.read_text(), re.S)[1])
+    return {tensor["name"]: tensor for tensor in story.pop("tensors")}, story
+
+
+def test_a_page_is_written(run, tmp_path):
+    assert run("explore", TEXT, "-o", "cat.html") == (0, "cat.html is written: open it in a browser\n", "")
+    assert os.listdir(tmp_path) == ["cat.html"]
+    tensors, story = told(tmp_path / "cat.html")
+    assert list(tensors) == list(expected_record()) and story["text"] == TEXT
+    assert {tensor["difference"] for tensor in tensors.values()} == {"not compared"}
+
+
+def test_a_page_of_another_model(run, tmp_path, small):
+    assert run("explore", TEXT, "--output", "small.html", "--model", str(small), "--against", "transformers")[0] == 0
+    tensors, story = told(tmp_path / "small.html")
+    assert len(tensors) == 74 and tensors["pooler.dense"]["shape"] == [1, 30] and story["heads"] == 5
+    assert {tensor["difference"] for tensor in tensors.values()} == {"equal, bit for bit"}
+
+
+def test_a_page_tells_a_difference(run, tmp_path, spoilt):
+    assert run("explore", TEXT, "-o", "cat.html", "--against", "transformers")[0] == 0
+    differ = [name for name, tensor in told(tmp_path / "cat.html")[0].items() if "largest" in tensor["difference"]]
+    assert differ[0] == "encoder.layer.3.attention.output.LayerNorm" and differ[-1] == "pooler.activation"
+
+
+def test_a_page_replaces_a_file_only_if_told(run, tmp_path, small):
+    file = tmp_path / "cat.html"
+    file.write_text("precious")
+    status, out, err = run("explore", TEXT, "-o", "cat.html", "--model", str(small))
+    assert (status, out) == (2, "") and err.startswith("FileExistsError: cat.html") and err.count("\n") == 1
+    assert file.read_text() == "precious"
+    assert run("explore", TEXT, "-o", "cat.html", "--model", str(small), "--force")[0] == 0
+    assert told(file)[1]["text"] == TEXT
+
+
 @pytest.mark.parametrize(
     ("words", "error"),
     [
@@ -193,6 +243,11 @@ def test_npz_is_whole_or_not_there(run, tmp_path, monkeypatch):
         (["trace", TEXT, "--model", "nowhere"], "FileNotFoundError: nowhere does not exist"),
         (["trace", TEXT, "--npz", "nowhere/t.npz"], "FileNotFoundError: nowhere does not exist"),
         (["trace", TEXT, "--npz", ".", "--force"], "ValueError: . is no ordinary file"),
+        (["explore", "  ", "-o", "cat.html"], "ValueError: text has 2 tokens"),
+        (["explore", "cat " * 63, "-o", "cat.html"], "ValueError: text has 65 tokens"),
+        (["explore", TEXT, "-o", "cat.html", "--model", "nowhere"], "FileNotFoundError: nowhere does not exist"),
+        (["explore", TEXT, "-o", "nowhere/cat.html"], "FileNotFoundError: nowhere does not exist"),
+        (["explore", TEXT, "-o", ".", "--force"], "ValueError: . is no ordinary file"),
         (["compare", "nowhere"], "FileNotFoundError: there is neither a file nor a module 'nowhere'"),
         (["compare", "nowhere.py:Bert"], "FileNotFoundError: nowhere.py does not exist"),
         (["compare", "no/where"], "FileNotFoundError: no/where does not exist"),
@@ -202,12 +257,19 @@ def test_npz_is_whole_or_not_there(run, tmp_path, monkeypatch):
         (["compare", "math"], "Complaint: math has no BertModel"),
     ],
 )
-def test_nothing_to_compare(run, words, error):
+def test_nothing_to_show_or_compare(run, tmp_path, words, error):
     status, out, err = run(*words)
     assert (status, out) == (2, "") and err.startswith(error) and err.count("\n") == 1
+    assert os.listdir(tmp_path) == []
 
 
-@pytest.mark.parametrize("line", ["trace", "compare", "paint", "trace x --against numpy", "compare a.py --npz x"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("trace", "compare", "paint", "trace x --against numpy", "compare a.py --npz x"),
+        *("explore", "explore x", "explore -o x.html", "explore x -o x.html --against numpy"),
+    ],
+)
 def test_bad_usage(run, line):
     with pytest.raises(SystemExit, match="2"):
         run(*shlex.split(line))
@@ -215,13 +277,15 @@ def test_bad_usage(run, line):
 
 def test_help(run):
     status, out, err = run()
-    assert (status, err) == (0, "") and "trace" in out and "compare" in out
+    assert (status, err) == (0, "") and "trace" in out and "compare" in out and "explore" in out
 
 
 def test_progress_is_for_terminals(run, mine, monkeypatch):
     mine(*MISTAKES["scale_missing"])
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     status, out, err = run("trace", TEXT)
+    assert status == 0 and "layers" in err and "layers" not in out
+    status, out, err = run("explore", TEXT, "-o", "cat.html")
     assert status == 0 and "layers" in err and "layers" not in out
     status, out, err = run("compare", "mine.py", "--small")
     assert status == 1 and "slips" in err and "slips:" not in out

@@ -398,7 +398,7 @@ BUGS = {
     },
     "41_explorer": {
         "a line of the recorder": ("sys._getframe(2)", "sys._getframe(0)"),
-        "another formula": ("scores_raw / sqrt(head_dim)", "scores_raw / head_dim"),
+        "another formula": ("x / sqrt(head_dim)", "x / head_dim"),
         "no residual": ('("dense + residual", "What went into the att', '("dense", "What went into the att'),
         "almost equal": ("a.tobytes() == b.tobytes()", "bool(np.allclose(a, b, atol=1e-5))"),
         "the smaller source is not repeated": ("np.resize(wide[1], wide[0].shape)", "wide[1].ravel()[0]"),
@@ -406,6 +406,12 @@ BUGS = {
         "a text ends the script": ('.replace("<", "\\\\u003c")', ""),
         "random dropout": ("if model.training:", "if False:"),
         "queries for keys": ('["query", "key"]', '["key", "query"]'),
+        "compared with itself": ("record_with_lines(reference, **inputs)[0]", "record_with_lines(model, **inputs)[0]"),
+        "the line after": ("frame.f_lineno", "frame.f_lineno + 1"),
+        "all heads are there": ('"all heads" if', '"hidden" if'),
+        "parts exchanged": ('"attention" if "attention" in', '"attention" if "attention" not in'),
+        "smallest difference": (".max().item():.1e", ".min().item():.1e"),
+        "sources in reverse": ('"sources": trace.sources[name]}', '"sources": trace.sources[name][::-1]}'),
     },
 }
 
