@@ -186,10 +186,12 @@ def unreadable_figures(page):
 
 
 def uncopied(page):
-    """How many blocks of code have no button to copy them, if any."""
+    """How many blocks of code, outputs aside, have no button to copy them, if any."""
     return page.evaluate(
         """() => {
-            const bare = [...document.querySelectorAll("article div.highlight > pre")].filter(
+            const bare = [...document.querySelectorAll(
+                "article div[class*='highlight-']:not(.output) > div.highlight > pre"
+            )].filter(
                 block => !block.parentElement.querySelector("button.copybtn")
             );
             return bare.length ? [`${bare.length} blocks of code without a copy button`] : [];
