@@ -368,7 +368,7 @@ def test_by_keyboard_alone(opened):
         (1440, "light", f"{PROBS};head=3;token=8"),
         (1440, "dark", f"{PROBS};head=3;token=8"),
         (390, "dark", DENSE),
-        (1440, "light", "mask_additive"),
+        (1440, "light", ""),
     ],
 )
 def test_accessible_in_every_look(opened, page, width, scheme, address):
