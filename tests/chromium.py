@@ -86,11 +86,15 @@ def watch(page):
         if request.failure != "net::ERR_ABORTED":  # cut off because the test went on to another page
             complaints.append(f"failed request: {request.url[:200]} ({request.failure})")
 
+    def on_response(response):
+        if response.status >= 400:
+            complaints.append(f"status {response.status}: {response.url}")
+
     page.on("console", on_console)
     page.on("pageerror", lambda error: complaints.append(f"exception: {error}"))
     page.on("request", on_request)
     page.on("requestfailed", on_failure)
-    page.on("response", lambda response: response.ok or complaints.append(f"status {response.status}: {response.url}"))
+    page.on("response", on_response)
     return complaints
 
 

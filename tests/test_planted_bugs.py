@@ -404,7 +404,7 @@ BUGS = {
         "the smaller source is not repeated": ("np.resize(wide[1], wide[0].shape)", "wide[1].ravel()[0]"),
         "bytes in their order": (".reshape(-1, 4).T.tobytes()", ".reshape(-1, 4).tobytes()"),
         "a text ends the script": ('.replace("<", "\\\\u003c")', ""),
-        "random dropout": ("if model.training:", "if False:"),
+        "random dropout": ("if module.training:", "if False:"),
         "queries for keys": ('["query", "key"]', '["key", "query"]'),
         "compared with itself": ("record_with_lines(reference, **inputs)[0]", "record_with_lines(model, **inputs)[0]"),
         "the line after": ("frame.f_lineno", "frame.f_lineno + 1"),
