@@ -273,7 +273,11 @@ def write_html(
     reference: nn.Module | None = None,  # the same model of transformers, to compare every tensor with
     site: str | None = None,  # the address of this documentation, to link to its pages
 ) -> Path:  # where the page is
-    "Write a page that shows every tensor of a text's way through a model: one file, which needs nothing else."
+    """Write a page that shows every tensor of a text's way through a model: one file, which needs nothing else.
+
+    A `TypeError` if an argument is something else; a `ValueError` if a model is in train mode or in double precision,
+    or if the text has no word or too many; an `OSError` if the page cannot be written. An older page stays, then.
+    """
     template = (files("minibert") / "explorer.html").read_text(encoding="utf-8")
     story, packed = story_of(model, tokenizer, text, reference, site)
     write_whole(Path(path), fill(template, f"{text} – through BERT", story, packed))

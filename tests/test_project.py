@@ -82,5 +82,5 @@ def test_package_stands_on_its_own(tmp_path):
     run(sys.executable, "-m", "build", "--no-isolation", "--outdir", "dist", cwd=tmp_path)
     [wheel] = (tmp_path / "dist").glob("*.whl")
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")
-    assert (tmp_path / "site" / "minibert" / "py.typed").exists()
+    assert {"py.typed", "explorer.html"} <= {path.name for path in (tmp_path / "site" / "minibert").iterdir()}
     run(sys.executable, "-c", USE_ALONE, tmp_path / "site", cwd=tmp_path / "dist")
