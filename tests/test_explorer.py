@@ -4,10 +4,10 @@ import base64
 import copy
 import linecache
 import re
-import sys
 from pathlib import Path
 
 import chromium
+import explorers
 import numpy as np
 import pytest
 import torch
@@ -19,9 +19,6 @@ from minibert.model import BertModel
 from minibert.tokenizer import BertTokenizer
 from minibert.trace import record
 from minibert.walk import load_reference, minilm_folder
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "docs" / "_ext"))
-import explorers  # noqa: E402
 
 CAT = explorers.SENTENCES["cat"]
 SIXTEEN = "The cat sat on the mat because it was tired, she said."

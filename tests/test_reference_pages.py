@@ -8,20 +8,16 @@ import importlib
 import inspect
 import json
 import re
-import sys
 import textwrap
 from pathlib import Path
 
+import accessible
+import nbdev_sphinx
 import pytest
-
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "docs" / "_ext"))
-
-import accessible  # noqa: E402
-import nbdev_sphinx  # noqa: E402
-import reference  # noqa: E402
-import route  # noqa: E402
-import symbols  # noqa: E402
+import reference
+import route
+import symbols
+from repository import ROOT
 
 SYMBOLS = symbols.Symbols()
 PAGES = reference.reference_pages(SYMBOLS)

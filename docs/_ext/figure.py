@@ -4,12 +4,13 @@ from html import escape
 
 import torch
 from docutils import nodes
+from explorers import SENTENCES
 from sphinx.util.docutils import SphinxDirective
 
 from minibert.model import BertModel
-from minibert.walk import encode, minilm_folder
+from minibert.tokenizer import BertTokenizer
+from minibert.walk import minilm_folder
 
-TEXT = "The cat sat on the mat because it was tired."
 LAYER, HEAD = 5, 11  # counted from 0
 LOOKS, AT = "it", "cat"
 STEP, TOP, LEFT, RIGHT, WIDTH = 27, 44, 104, 256, 360
@@ -18,12 +19,11 @@ FAINT = 0.04  # probabilities below this are not drawn
 
 def attention() -> tuple[list[str], list[list[float]]]:
     """The tokens, and for each the probabilities with which it looks at all of them."""
-    tokens, inputs, _ = encode(TEXT, minilm_folder(), limit=512)
-    model = BertModel.from_pretrained(minilm_folder()).eval()
+    inputs = BertTokenizer.from_pretrained(minilm_folder())(SENTENCES["cat"], return_tensors="pt")
+    model = BertModel.from_pretrained(minilm_folder())
     with torch.no_grad():
         probs = model(**inputs, output_attentions=True).attentions[LAYER][0, HEAD]
-    seen = sum(token != "[PAD]" for token in tokens)
-    return tokens[:seen], probs[:seen, :seen].tolist()
+    return inputs.tokens(), probs.tolist()
 
 
 def draw(tokens: list[str], probs: list[list[float]]) -> str:
