@@ -77,7 +77,8 @@ def write_inputs(folder: Path) -> None:
         mask = (np.arange(lengths.max()) < lengths[:, None]).astype(np.int64)
         ids = rng.integers(1000, 30522, mask.shape) * mask  # 0 is [PAD]
         ids[:, 0], ids[np.arange(len(ids)), lengths - 1] = 101, 102  # [CLS] and [SEP]
-        np.savez(folder / f"{name}.npz", **dict(zip(TENSORS, [ids, mask, np.zeros_like(ids)], strict=True)))
+        tensors: dict[str, Any] = dict(zip(TENSORS, [ids, mask, np.zeros_like(ids)], strict=True))
+        np.savez(folder / f"{name}.npz", **tensors)
     texts = np.array((HERE / "sentences.txt").read_text().splitlines())
     for name, count in ENCODES.items():
         np.savez(folder / f"{name}.npz", texts=texts[:count], alone=np.array("alone" in name))
@@ -101,7 +102,7 @@ def python_of(environment: str, given: dict[str, str]) -> Path:
         print(f"making {folder.relative_to(HERE.parent)}: {', '.join(PINS[environment])}", flush=True)
         subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
         flags = shlex.split(os.environ.get("PIP_FLAGS", ""))
-        install = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check", *flags]
+        install = [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check", *flags]
         subprocess.run([*install, *PINS[environment]], check=True)
         stamp.write_text(pins)
     return python
@@ -118,16 +119,16 @@ class Worker:
         variables["TOKENIZERS_PARALLELISM"] = str(threads > 1).lower()
         self.name, self.failed = name, ""
         self.vectors, self.log = folder / f"{name}.npy", open(folder / f"{name}.log", "w+")
-        peers = [python_of(entry.environment, given), HERE / "peers.py"]
+        peers = [str(python_of(entry.environment, given)), str(HERE / "peers.py")]
         options: dict[str, Any] = {"stderr": self.log, "env": os.environ | variables}
-        command = [*peers, task, name, target.parent if target else source, str(threads)]
+        command = [*peers, task, name, str(target.parent if target else source), str(threads)]
         if target:
             target.parent.mkdir()
-            conversion = [*peers, "convert", name, source, target]
+            conversion = [*peers, "convert", name, str(source), str(target)]
             if subprocess.run(conversion, stdout=self.log, **options).returncode:
                 command = [sys.executable, "-c", ""]  # ends at once: the log says why
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-        self.process = subprocess.Popen(command, **pipes, **options)
+        self.process: Any = subprocess.Popen(command, **pipes, **options)
         self.versions = self.answer().get("versions", {})
 
     def answer(self) -> dict[str, Any]:
@@ -214,7 +215,9 @@ def main() -> None:
     given = dict(pair.split("=", 1) for pair in options.env)
     options.out.mkdir(parents=True, exist_ok=True)
     path, now = options.out / "speed.json", machine()
-    kept = json.loads(path.read_text()) if path.is_file() else {"machine": now, "versions": {}, "rows": []}
+    kept: dict[str, Any] = (
+        json.loads(path.read_text()) if path.is_file() else {"machine": now, "versions": {}, "rows": []}
+    )
     if not options.report and kept["machine"] != now:
         parser.error(f"{path} is of another machine: move it away, or give another folder with --out")
     tasks = {"forward": BATCHES, "encode": ENCODES}

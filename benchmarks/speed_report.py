@@ -58,10 +58,9 @@ def table(title: str, rows: list[Row]) -> list[str]:
         found = [row["engines"][name] for row in rows if name in row["engines"]]
         if found or any(name in row["failed"] for row in rows):
             cells = [entry.label, entry.precision, *(cell(row, name) for row in rows)]
-            if found:
-                cosine, difference = min(x["cosine"] for x in found), max(x["difference"] for x in found)
-                cells += [f"{cosine:.6f}", f"{difference:.1e}"]
-            lines.append(f"| {' | '.join(cells)} |")
+            lowest = f"{min(x['cosine'] for x in found):.6f}" if found else ""
+            largest = f"{max(x['difference'] for x in found):.1e}" if found else ""
+            lines.append(f"| {' | '.join([*cells, lowest, largest])} |")
     heads = ["engine", "precision", *heads, "cosine", "difference"]
     return [f"### {title}", "", f"| {' | '.join(heads)} |", "|---" * len(heads) + "|", *lines]
 
@@ -126,7 +125,7 @@ def figure(tables: list[tuple[str, list[Row]]], path: Path) -> None:
     lines = [(title.split(" (")[0], rows[i : i + 3]) for title, rows in tables for i in range(0, len(rows), 3)]
     names = [[name for name in ENGINES if any(name in row["engines"] for row in rows)] for _, rows in lines]
     heights = [0.2 * len(each) + 1 for each in names]
-    size = {"figsize": (11, sum(heights) + 1), "height_ratios": heights}
+    size: dict[str, Any] = {"figsize": (11, sum(heights) + 1), "height_ratios": heights}
     fig, grid = plt.subplots(len(lines), 3, squeeze=False, sharex="all", sharey="row", layout="constrained", **size)
     for (title, rows), engines, line in zip(lines, names, grid, strict=True):
         for axes in line[len(rows) :]:
