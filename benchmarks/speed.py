@@ -23,6 +23,7 @@ import sys
 import tempfile
 import time
 from datetime import date
+from importlib.metadata import version
 from itertools import product
 from pathlib import Path
 from statistics import median, quantiles
@@ -40,7 +41,8 @@ from minibert.walk import minilm_folder
 HERE = Path(__file__).resolve().parent
 BENCH = HERE.parent / ".bench"
 TORCH = os.environ.get("TORCH", "torch==2.13.0")
-CONVERTS = [TORCH, "transformers==4.43.4"]
+REFERENCE = "4.43.4"
+CONVERTS = [TORCH, f"transformers=={REFERENCE}"]
 PINS = {
     "new": [TORCH, "transformers==5.24.0", "sentence-transformers==6.2.0"],
     "onnx": [*CONVERTS, "onnxruntime==1.32.0", "onnx==1.23.2", "onnxscript==0.7.2"],
@@ -167,8 +169,7 @@ def measure(workers: list[Worker], inputs: Path, rounds: int) -> dict[str, dict[
     "The figures of each engine that works; the first is the base."
     base, repeats = workers[0], {}
     for worker in workers:
-        worker.run(inputs, save=True)  # warms it up
-        repeats[worker] = max(1, math.ceil(SHORTEST / worker.run(inputs)))
+        repeats[worker] = max(1, math.ceil(SHORTEST / worker.run(inputs, save=True)))  # warms it up, too
     times: dict[Worker, list[float]] = {worker: [] for worker in workers}
     for start in range(rounds):
         first = start % len(workers)
@@ -212,6 +213,8 @@ def main() -> None:
     parser.add_argument("--env", nargs="+", default=[], metavar="NAME=FOLDER", help=f"in place of {', '.join(PINS)}")
     parser.add_argument("--report", action="store_true", help="measure nothing")
     options = parser.parse_args()
+    if version("transformers") != REFERENCE:
+        parser.error(f"here is transformers {version('transformers')}, and the base of the ratios is {REFERENCE}")
     given = dict(pair.split("=", 1) for pair in options.env)
     options.out.mkdir(parents=True, exist_ok=True)
     path, now = options.out / "speed.json", machine()
