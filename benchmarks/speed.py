@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from datetime import date
 from importlib.metadata import version
 from itertools import product
@@ -147,13 +148,15 @@ class Worker:
         "The seconds of one forward; infinite if the process has ended."
         if not self.failed:
             asked = {"inputs": str(inputs), "repeats": repeats, "save": str(self.vectors) if save else None}
-            self.process.stdin.write(json.dumps(asked) + "\n")
-            self.process.stdin.flush()
+            with suppress(BrokenPipeError):  # then there is no answer, either
+                self.process.stdin.write(json.dumps(asked) + "\n")
+                self.process.stdin.flush()
             return self.answer().get("seconds", math.inf)
         return math.inf
 
     def close(self) -> None:
-        self.process.stdin.close()
+        with suppress(BrokenPipeError):
+            self.process.stdin.close()
         self.process.wait()
         self.log.close()
 
@@ -218,9 +221,9 @@ def main() -> None:
     given = dict(pair.split("=", 1) for pair in options.env)
     options.out.mkdir(parents=True, exist_ok=True)
     path, now = options.out / "speed.json", machine()
-    kept: dict[str, Any] = (
-        json.loads(path.read_text()) if path.is_file() else {"machine": now, "versions": {}, "rows": []}
-    )
+    kept: dict[str, Any] = {"machine": now, "versions": {}, "rows": []}
+    if path.is_file():
+        kept = json.loads(path.read_text())
     if not options.report and kept["machine"] != now:
         parser.error(f"{path} is of another machine: move it away, or give another folder with --out")
     tasks = {"forward": BATCHES, "encode": ENCODES}
