@@ -18,6 +18,7 @@ from .attention import AttentionOutput
 from .config import BertConfig
 from .layer import BertLayer
 from .outputs import BaseModelOutputWithPastAndCrossAttentions
+from .packing import Packing
 
 # %% ../nbs/08_encoder.ipynb #encoder-31
 class Kept:
@@ -75,7 +76,7 @@ class BertEncoder(LayerStack):
 
     def forward(self,
         hidden_states: Float[Tensor, "batch seq hidden"],  # the embedded tokens
-        attention_mask: Float[Tensor, "batch 1 #seq key"] | None = None,  # added to the scores of every layer
+        attention_mask: Float[Tensor, "batch 1 #seq key"] | Packing | None = None,  # added to the scores of every layer
         head_mask: Sequence | None = None,  # for each layer None or what multiplies its probabilities
         encoder_hidden_states: Float[Tensor, "batch other hidden"] | None = None,  # for the cross attention
         encoder_attention_mask: Float[Tensor, "batch 1 #seq other"] | None = None,  # added to its scores

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from .activations import activation
 from .attention import AttentionOutput, BertAttention, Heads
 from .config import BertConfig
+from .packing import Packing
 
 # %% ../nbs/06_layer.ipynb #layer-58
 class BertIntermediate(nn.Module):
@@ -91,7 +92,7 @@ class BertLayer(LayerParts):
 
     def forward(self,
         hidden_states: Float[Tensor, "batch seq hidden"],  # the tokens
-        attention_mask: Float[Tensor, "batch 1 #seq key"] | None = None,  # added to the scores
+        attention_mask: Float[Tensor, "batch 1 #seq key"] | Packing | None = None,  # added to the scores
         head_mask: Float[Tensor, "..."] | None = None,  # multiplies the probabilities
         encoder_hidden_states: Float[Tensor, "batch other hidden"] | None = None,  # for cross attention
         encoder_attention_mask: Float[Tensor, "batch 1 #seq other"] | None = None,  # added to its scores

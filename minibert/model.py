@@ -19,13 +19,15 @@ from .heads import layer_head_masks
 from .loading import Loading
 from .masking import extended_attention_mask
 from .outputs import BaseModelOutputWithPastAndCrossAttentions, BaseModelOutputWithPoolingAndCrossAttentions
+from .packing import PackedForward
 from .pooler import BertPooler
+from .prepare import Preparing
 from .saving import Saving
 from .sdpa import fused_attention_mask
 from .surgery import Surgery, init_weights_, prune_
 
 # %% ../nbs/10_model.ipynb #model-12
-class BertPreTrainedModel(Surgery, Loading, Saving):
+class BertPreTrainedModel(Surgery, Loading, Saving, Preparing):
     "What every BERT has: a config, a way of making new weights, of loading old ones, and of saving them."
 
     def __init__(self, config: BertConfig):
@@ -104,7 +106,7 @@ def encoder_arguments(
     return mask, head_masks, encoder_hidden_states, cross_mask, past_key_values
 
 # %% ../nbs/10_model.ipynb #model-21
-class BertModel(BertParts):
+class BertModel(PackedForward, BertParts):
     "BERT: embeddings, encoder and pooler (Devlin et al. 2018)."
 
     def forward(self,

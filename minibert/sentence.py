@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 
 from .files import CheckpointError, Folder, find_folder, is_plain, parse_json
 from .model import BertModel
+from .packing import Packing
 from .tokenizer import BertTokenizer, check_option, check_text, whole
 
 # %% ../nbs/37_sentence.ipynb #sentence-16
@@ -134,12 +134,12 @@ class BatchEmbedding(EncoderParts):
         return self.tokenizer(list(texts), truncation=True, max_length=self.max_length)["input_ids"] if texts else []
 
     def embed(self, rows: list[list[int]]) -> Float[Tensor, "texts hidden"]:
-        "The vectors of texts that are given as ids, in one batch."
-        device = next(self.model.parameters()).device
-        ids = pad_sequence([torch.tensor(row) for row in rows], True, self.tokenizer.pad_token_id)
-        mask = pad_sequence([torch.ones(len(row), dtype=torch.int64) for row in rows], True).to(device)
-        states = self.model(ids.to(device), mask).last_hidden_state.float()
-        vectors = states[:, 0] if self.pooling == "cls" else mean_pool(states, mask)
+        "The vectors of texts that are given as ids, in one batch, without padding."
+        packing = Packing([len(row) for row in rows], next(self.model.parameters()).device)
+        ids = torch.tensor([i for row in rows for i in row], device=packing.device)[None]  # (1, tokens)
+        first = self.pooling == "cls"
+        states = self.model.encode_packed(packing, ids, only_first=first).float()
+        vectors = states[0] if first else packing.mean(states)
         return (nn.functional.normalize(vectors) if self.normalize else vectors).cpu()
 
 # %% ../nbs/37_sentence.ipynb #sentence-31
