@@ -28,7 +28,7 @@ help:
 	@echo 'make test             every test: pages, package, lint, types, documentation in a browser'
 	@echo 'make fuzz N=200000    N random models, calls, texts and spoilt files, N/20 killed saves; SEED=1 for others'
 	@echo 'make versions         compare with other versions of transformers; write their table in docs/versions.md'
-	@echo 'make bench            measure what recording and loading cost, in time and in memory'
+	@echo 'make bench            measure: speed beside other programs, scale, training, recording, loading (two hours)'
 	@echo 'make nbs              run and clean the notebooks in place; export the package and the README'
 	@echo 'make docs             build the documentation into docs/_build/html'
 	@echo 'make site             build it and serve it on http://localhost:8000'
@@ -52,9 +52,15 @@ versions: $(STAMP)
 	@$(BIN)/python -m nox --session versions
 	@$(BIN)/python tools/versions.py
 
+bench: export TORCH := $(TORCH)
+bench: export PIP_FLAGS := $(PIP_FLAGS)
 bench: $(STAMP)
 	@OMP_NUM_THREADS=1 $(BIN)/python benchmarks/trace_cost.py
 	@OMP_NUM_THREADS=1 $(BIN)/python benchmarks/cold_start.py
+	@OMP_NUM_THREADS=1 $(BIN)/python benchmarks/training_step.py
+	@OMP_NUM_THREADS=1 $(BIN)/python benchmarks/scale.py
+	@$(BIN)/python benchmarks/speed.py
+	@$(BIN)/python benchmarks/speed.py --threads 2
 
 nbs: $(STAMP)
 	@$(BIN)/nbdev_export

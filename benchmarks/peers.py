@@ -150,6 +150,25 @@ class Prepared(Packed):
         return super().load(folder).prepare(self.dtype)
 
 
+class Compiled(Reading):
+    "minibert padded, attention in one call, by torch.compile."
+
+    freezing = False
+
+    def load(self, folder: Path) -> Any:
+        from minibert.model import BertModel
+
+        model = BertModel.from_pretrained(folder, attn_implementation="sdpa").eval()
+        options = {"freezing": self.freezing}
+        return self.torch.compile(model.to(self.dtype), options=options)
+
+
+class Frozen(Compiled):
+    "The same with weights that are taken for constants."
+
+    freezing = True
+
+
 class OnnxRuntime(Engine):
     "The graph from torch, its attention, norms and GELU fused by ONNX Runtime's optimiser for BERT."
 
@@ -314,6 +333,9 @@ ENGINES = {
     "packed": Entry("minibert, packed", "float32", "", Packed, EncodePacked),
     "prepared": Entry("minibert, prepared", "float32", "", Prepared, EncodePrepared),
     "prepared-bf16": Entry("minibert, prepared", "bfloat16", "", Prepared, EncodePrepared),
+    "compiled": Entry("minibert, torch.compile", "float32", "", Compiled),
+    "frozen": Entry("minibert, torch.compile, frozen", "float32", "", Frozen),
+    "frozen-bf16": Entry("minibert, torch.compile, frozen", "bfloat16", "", Frozen),
     "prepared-int8": Entry("minibert, prepared", "int8", "", Prepared, EncodePrepared),
 }
 
