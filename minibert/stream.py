@@ -153,7 +153,7 @@ def path_of_part(folder: Path, i: int) -> Path:
     return folder / f"part-{i:08}.npy"
 
 
-def map_part(path: Path, shape: tuple[int, int], dtype: np.dtype) -> Float[np.ndarray, "texts hidden"]:
+def map_part(path: Path, shape: tuple[int, int], dtype: np.dtype) -> np.ndarray:  # (texts, hidden)
     "The array in a file, mapped, to be read only; a `StreamError` if it has another shape or type, or is damaged."
     if not path.is_file():
         raise StreamError(f"{path} is missing, or is no file, expected the vectors of {shape[0]} texts")
