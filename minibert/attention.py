@@ -93,10 +93,10 @@ class PackedHeads(AttentionHeads):
         return self.query(states), self.key(states), self.value(states)
 
     def attend_packed(self,
-        states: Float[Tensor, "1 queries hidden"],  # all tokens, or the first of each text
+        states: Float[Tensor, "1 query hidden"],  # all tokens, or the first of each text
         others: Float[Tensor, "1 tokens hidden"] | None,  # all tokens, if `states` are not all
         packing: Packing,
-    ) -> Float[Tensor, "1 queries _"]:  # fmt: skip  # the merged heads
+    ) -> Float[Tensor, "1 query _"]:  # fmt: skip  # the merged heads
         "What each token finds in its own text."
         apart = others is not None
         projected = (self.query(states), self.key(others), self.value(others)) if apart else self.project(states)

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
 from .config import require
-from .embeddings import LIMITS, check_axes, check_ids
+from .embeddings import LIMITS, Ids, check_axes, check_ids
 from .masking import check_mask
 from .outputs import BaseModelOutputWithPoolingAndCrossAttentions
 from .sdpa import attend_fused
@@ -48,11 +48,11 @@ class Packing:
         return sums / torch.tensor(self.lengths, device=states.device)[:, None]
 
     def attend(self,
-        query: Float[Tensor, "1 heads queries head_dim"],  # of all tokens, or of the first of each text
+        query: Float[Tensor, "1 heads query head_dim"],  # of all tokens, or of the first of each text
         key: Float[Tensor, "1 heads tokens head_dim"],
         value: Float[Tensor, "1 heads tokens head_dim"],
         dropout_p: float = 0.0,
-    ) -> Float[Tensor, "1 heads queries head_dim"]:  # fmt: skip
+    ) -> Float[Tensor, "1 heads query head_dim"]:  # fmt: skip
         "Fused attention, one call for each group of neighbours of equal length."
         sizes, found = [texts * length for texts, length in self.groups], []
         asking = sizes if query.shape[2] == sum(sizes) else [texts for texts, _ in self.groups]
@@ -85,7 +85,7 @@ class PackedEncoding(nn.Module):
         token_type_ids: Int[Tensor, "1 tokens"] | None = None,  # segments; zeros if left out
         position_ids: Int[Tensor, "1 tokens"] | None = None,  # those of the packing if left out
         only_first: bool = False,  # in the last layer compute the first token of each text alone
-    ) -> Float[Tensor, "1 states hidden"]:  # fmt: skip  # of all tokens, or of the first of each text
+    ) -> Float[Tensor, "1 query hidden"]:  # fmt: skip  # of all tokens, or of the first of each text
         "The last hidden states of a packed row; a `ValueError` for a decoder, or for relative positions."
         kind = self.config.position_embedding_type
         require(not self.config.is_decoder, "is_decoder", True, "False: a packing hides no later tokens")
@@ -105,7 +105,7 @@ class PackedEncoding(nn.Module):
         return first
 
 # %% ../nbs/42_packing.ipynb #packing-39
-def laid_out(values: Float[Tensor, "some hidden"], places: Tensor, count: int) -> Float[Tensor, "{count} hidden"]:
+def laid_out(values: Float[Tensor, "rows hidden"], places: Tensor, count: int) -> Float[Tensor, "_ hidden"]:
     "Each vector at its place among `count`, zeros elsewhere."
     return values.new_zeros(count, values.shape[1]).index_copy(0, places, values)
 
@@ -125,8 +125,8 @@ class PackedForward(PackedEncoding):
     def packed(self,
         input_ids: Int[Tensor, "batch seq"],
         attention_mask: Shaped[Tensor, "batch seq"] | None = None,  # 1 for visible, 0 for hidden; None hides nothing
-        token_type_ids: Int[Tensor, "batch seq"] | None = None,  # segments; zeros if left out
-        position_ids: Int[Tensor, "batch seq"] | None = None,  # if left out, 0, 1, 2, … from the start of the row
+        token_type_ids: Ids | None = None,  # segments; zeros if left out
+        position_ids: Ids | None = None,  # if left out, 0, 1, 2, … from the start of the row
         only_pooled: bool = False,  # no last_hidden_state, and in the last layer no tokens but the first
     ) -> BaseModelOutputWithPoolingAndCrossAttentions:  # fmt: skip
         "As `forward` without padding; zeros for hidden tokens, and pooled zeros for a row of nothing else."

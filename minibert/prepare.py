@@ -141,14 +141,10 @@ class PreparedSelfAttention(BertSelfAttention):
     traced_as = "BertSelfAttention"
 
     def project(self, states: Tensor) -> Any:
-        linears = self.linears()
+        linears = self.query, self.key, self.value
         if is_plain(*linears) or not all(map(is_common, linears)):
             return super().project(states)
         return self.product(states, *linears).chunk(3, dim=-1)
-
-    def linears(self) -> tuple[nn.Linear, nn.Linear, nn.Linear]:
-        "The layers that are joined."
-        return self.query, self.key, self.value
 
 
 class PreparedAttention(BertAttention):
