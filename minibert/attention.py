@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .config import BertConfig
+from .config import BertConfig, require
 from .heads import columns_of, prune_linear
 from .packing import Packing
 from .relative import RelativePositions
@@ -93,10 +93,10 @@ class PackedHeads(AttentionHeads):
         return self.query(states), self.key(states), self.value(states)
 
     def attend_packed(self,
-        states: Float[Tensor, "1 queries hidden"],  # all tokens, or the first of each text
+        states: Float[Tensor, "1 query hidden"],  # all tokens, or the first of each text
         others: Float[Tensor, "1 tokens hidden"] | None,  # all tokens, if `states` are not all
         packing: Packing,
-    ) -> Float[Tensor, "1 queries _"]:  # fmt: skip  # the merged heads
+    ) -> Float[Tensor, "1 query _"]:  # fmt: skip  # the merged heads
         "What each token finds in its own text."
         apart = others is not None
         projected = (self.query(states), self.key(others), self.value(others)) if apart else self.project(states)
@@ -119,6 +119,8 @@ class BertSelfAttention(PackedHeads):
         is_self = encoder_hidden_states is None
         mask = attention_mask if is_self else encoder_attention_mask
         if isinstance(mask, Packing):
+            is_alone = head_mask is None and not output_attentions and self.distance_embedding is None
+            require(is_alone, "attention_mask", "a Packing", "a tensor with head_mask, output_attentions or distances")
             return (self.attend_packed(hidden_states, encoder_hidden_states, mask),)
         query = split_heads(self.query(hidden_states), self.num_attention_heads)
         key, value = self.keys_and_values(hidden_states, encoder_hidden_states, past_key_value)

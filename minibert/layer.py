@@ -52,12 +52,13 @@ def in_chunks(
     function: Callable[[Tensor], Tensor],  # works on each token alone
     size: int,  # tokens at a time; 0 for all at once
     hidden_states: Float[Tensor, "batch seq hidden"],
+    may_rest: bool = False,  # the last chunk may be smaller
 ) -> Float[Tensor, "batch seq hidden"]:
     "`function`, a few tokens at a time, so that its wide tensors are never there for all; a `ValueError` for a rest."
     if size == 0:
         return function(hidden_states)
     seq = hidden_states.shape[1]
-    if seq % size:
+    if seq % size and not may_rest:
         raise ValueError(
             f"The dimension to be chunked {seq} has to be a multiple of the chunk size {size} (chunk_size_feed_forward)"
         )
@@ -107,4 +108,5 @@ class BertLayer(LayerParts):
             other = (encoder_hidden_states, encoder_attention_mask, past_cross)
             attended, *across = self.cross(attended, attention_mask, head_mask, *other, output_attentions)
             others = [*others[:-1], *across[:-1], others[-1] + across[-1]]  # [probabilities of both], joined cache
-        return in_chunks(self.feed_forward, self.chunk_size_feed_forward, attended), *others
+        is_packed = isinstance(attention_mask, Packing)  # a row whose length nobody chose
+        return in_chunks(self.feed_forward, self.chunk_size_feed_forward, attended, is_packed), *others

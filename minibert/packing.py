@@ -15,7 +15,7 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
 from .config import require
-from .embeddings import check_axes
+from .embeddings import LIMITS, Ids, check_axes, check_ids
 from .masking import check_mask
 from .outputs import BaseModelOutputWithPoolingAndCrossAttentions
 from .sdpa import attend_fused
@@ -25,6 +25,8 @@ class Packing:
     "The attention mask of texts that stand one after another in one row: each sees itself alone."
 
     def __init__(self, lengths: Sequence[int], device: Any = None):  # tokens of each text, in the order of the row
+        if not isinstance(lengths, (list, tuple)):
+            raise TypeError(f"lengths is a {type(lengths).__name__}, expected a list of whole numbers")
         for i, length in enumerate(lengths):
             is_one = isinstance(length, int) and not isinstance(length, bool) and length > 0
             require(is_one, f"lengths[{i}]", length, "a whole number from 1 up")
@@ -46,11 +48,11 @@ class Packing:
         return sums / torch.tensor(self.lengths, device=states.device)[:, None]
 
     def attend(self,
-        query: Float[Tensor, "1 heads queries head_dim"],  # of all tokens, or of the first of each text
+        query: Float[Tensor, "1 heads query head_dim"],  # of all tokens, or of the first of each text
         key: Float[Tensor, "1 heads tokens head_dim"],
         value: Float[Tensor, "1 heads tokens head_dim"],
         dropout_p: float = 0.0,
-    ) -> Float[Tensor, "1 heads queries head_dim"]:  # fmt: skip
+    ) -> Float[Tensor, "1 heads query head_dim"]:  # fmt: skip
         "Fused attention, one call for each group of neighbours of equal length."
         sizes, found = [texts * length for texts, length in self.groups], []
         asking = sizes if query.shape[2] == sum(sizes) else [texts for texts, _ in self.groups]
@@ -83,23 +85,27 @@ class PackedEncoding(nn.Module):
         token_type_ids: Int[Tensor, "1 tokens"] | None = None,  # segments; zeros if left out
         position_ids: Int[Tensor, "1 tokens"] | None = None,  # those of the packing if left out
         only_first: bool = False,  # in the last layer compute the first token of each text alone
-    ) -> Float[Tensor, "1 states hidden"]:  # fmt: skip  # of all tokens, or of the first of each text
+    ) -> Float[Tensor, "1 query hidden"]:  # fmt: skip  # of all tokens, or of the first of each text
         "The last hidden states of a packed row; a `ValueError` for a decoder, or for relative positions."
         kind = self.config.position_embedding_type
         require(not self.config.is_decoder, "is_decoder", True, "False: a packing hides no later tokens")
         require(kind == "absolute", "position_embedding_type", kind, "'absolute': a packing knows no distances")
+        check_axes("input_ids", input_ids, 1, len(packing.owners))
         segments = torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids
         positions = packing.positions[None] if position_ids is None else position_ids
         states = self.embeddings(input_ids, segments, positions)  # (1, tokens, hidden)
         if not only_first:
             return self.encoder(states, packing)[0]
-        *layers, last = self.encoder.layer
-        for layer in layers:
+        layers = list(self.encoder.layer)
+        for layer in layers[:-1]:
             states = self.encoder.run(layer, states, packing)[0]
-        return last.feed_forward(last.attention(packing.first(states), None, None, states, packing)[0])
+        first = packing.first(states)
+        for last in layers[-1:]:  # none in a model without layers
+            first = last.feed_forward(last.attention(first, None, None, states, packing)[0])
+        return first
 
 # %% ../nbs/42_packing.ipynb #packing-39
-def laid_out(values: Float[Tensor, "some hidden"], places: Tensor, count: int) -> Float[Tensor, "{count} hidden"]:
+def laid_out(values: Float[Tensor, "rows hidden"], places: Tensor, count: int) -> Float[Tensor, "_ hidden"]:
     "Each vector at its place among `count`, zeros elsewhere."
     return values.new_zeros(count, values.shape[1]).index_copy(0, places, values)
 
@@ -107,7 +113,7 @@ def laid_out(values: Float[Tensor, "some hidden"], places: Tensor, count: int) -
 def packable_mask(attention_mask: Shaped[Tensor, "..."] | None, input_ids: Tensor) -> Int[Tensor, "batch seq"]:
     "The mask as whole numbers, all ones if there is none; an error unless it is (batch, seq), of 0 and 1."
     if attention_mask is None:
-        return torch.ones_like(input_ids)
+        return torch.ones(input_ids.shape, dtype=torch.int64, device=input_ids.device)
     check_mask("attention_mask", attention_mask, (*input_ids.shape, input_ids.shape[1]))
     require(attention_mask.ndim == 2, "attention_mask", "a row for each query", "(batch, seq) where rows are packed")
     return attention_mask.to(input_ids.device).long()
@@ -119,21 +125,26 @@ class PackedForward(PackedEncoding):
     def packed(self,
         input_ids: Int[Tensor, "batch seq"],
         attention_mask: Shaped[Tensor, "batch seq"] | None = None,  # 1 for visible, 0 for hidden; None hides nothing
-        token_type_ids: Int[Tensor, "batch seq"] | None = None,  # segments; zeros if left out
-        position_ids: Int[Tensor, "batch seq"] | None = None,  # if left out, 0, 1, 2, … from the start of the row
+        token_type_ids: Ids | None = None,  # segments; zeros if left out
+        position_ids: Ids | None = None,  # if left out, 0, 1, 2, … from the start of the row
         only_pooled: bool = False,  # no last_hidden_state, and in the last layer no tokens but the first
     ) -> BaseModelOutputWithPoolingAndCrossAttentions:  # fmt: skip
         "As `forward` without padding; zeros for hidden tokens, and pooled zeros for a row of nothing else."
         check_axes("input_ids", input_ids, "batch", "seq")
         require(self.pooler is not None or not only_pooled, "only_pooled", True, "False, since there is no pooler")
+        batch, seq = shape = tuple(input_ids.shape)
+        require(batch > 0, "batch", batch, "at least one row")
         rows, places, packing = visible_places(packable_mask(attention_mask, input_ids))
-        (batch, seq), columns = input_ids.shape, torch.arange(input_ids.shape[1], device=input_ids.device)
-        given = [input_ids, token_type_ids, columns.expand(batch, seq) if position_ids is None else position_ids]
+        segments = input_ids.new_zeros(seq) if token_type_ids is None else token_type_ids
+        positions = torch.arange(seq, device=input_ids.device) if position_ids is None else position_ids
+        given = (input_ids, segments, positions)
+        for name, x in zip(LIMITS, given, strict=True):
+            check_ids(name, x, shape)
+        row = [x.expand(shape).flatten()[places][None] for x in given]
         try:
-            row: list[Any] = [x if x is None else x.flatten()[places][None] for x in given]
             states = self.encode_packed(packing, row[0], row[1], row[2], only_pooled)
-        except (TypeError, ValueError, IndexError):
-            self.embeddings(*given)  # an id that is wrong is named by its place in the batch
+        except ValueError:
+            self.embeddings(input_ids, token_type_ids, position_ids)  # names a wrong id by its place in the batch
             raise
         pooled = None
         if self.pooler is not None:

@@ -135,7 +135,7 @@ class Step:
 def tensors(tree: Any) -> list[Tensor]:
     "The tensors in an argument list or a result, however deep in tuples, lists and dictionaries."
     if isinstance(tree, Tensor):
-        return [tree]
+        return [tree] if tree.layout == torch.strided else []  # others have no memory that could be looked at
     if isinstance(tree, dict):
         tree = tree.values()
     elif not isinstance(tree, tuple | list):
