@@ -37,14 +37,15 @@ POOLINGS = ("mean", "cls")
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     "Within, the model is in eval mode and makes no gradients; afterwards each of its modules is in its mode of before."
-    modes = [(module, module.training) for module in model.modules()]
+    in_training = [module for module in model.modules() if module.training]
     try:
         with torch.no_grad():
-            model.eval()
+            for module in in_training:
+                module.training = False
             yield
     finally:
-        for module, mode in modes:
-            module.training = mode
+        for module in in_training:
+            module.training = True
 
 # %% ../nbs/37_sentence.ipynb #sentence-24
 SMALL = 100_000
