@@ -1,4 +1,4 @@
-"""What a training step costs without padding: prints a row of Markdown and writes benchmarks/results/training_step.json.
+"""What a training step costs without padding: prints a Markdown table, writes results/training_step.json.
 
     python benchmarks/training_step.py
     python benchmarks/training_step.py --rounds 5 --out /tmp/a
