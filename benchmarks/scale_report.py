@@ -128,7 +128,8 @@ def plain_ticks(axis: Any) -> None:
     "Numbers without exponents on a logarithmic axis."
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if axis.get_view_interval().max() < 300 else (1,)))
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 300 * low else (1,)))
     axis.set_major_formatter(FuncFormatter(lambda value, place: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
 
@@ -143,8 +144,8 @@ def headline(results: Row, model: str, axis: str, value: str) -> str:
     best = min((path for path in found if path != "eager"), key=lambda path: found[path])
     ratio, count = found["eager"] / found[best], f"{last} {'tokens' if axis == 'seq' else 'texts'}"
     if value == "ms":
-        return f"{TITLES[model]}, {count}:\n{best} is {ratio:.1f} times as fast as the reading path"
-    return f"{TITLES[model]}, {count}:\nthe reading path needs {ratio:.1f} times the memory of {best}"
+        return f"{TITLES[model]}, {count}:\n{best} is {ratio:.1f} × as fast as the reading path"
+    return f"{TITLES[model]}, {count}:\nthe reading path needs {ratio:.1f} × the MB of {best}"
 
 
 def draw_scale(results: Row, plt: Any) -> Any:
@@ -182,12 +183,14 @@ def draw_roofline(results: Row, plt: Any) -> Any:
         points = [row for row in results["points"] if row["model"] == model and row.get("gflops")]
         ends = [row["flop_per_byte"] for row in points]
         reach = [min(ends) / 2, max(ends) * 2]
+        place: Row = {"textcoords": "offset points", "fontsize": 8}
+        axes.annotate(f"{band:.0f} GB/s", (reach[0], band * reach[0]), (4, 36), **place)
         for path, rate in results["rates"].items():
             knee = rate["gflops"] / band
             xs = sorted({*reach, min(max(knee, reach[0]), reach[1])})
             axes.plot(xs, [min(rate["gflops"], band * x) for x in xs], color=COLOURS[path], linewidth=1.2)
-            label = f"{path}: {rate['gflops']:.0f} GFLOP/s, or {band:.0f} GB/s"
-            axes.annotate(label, (reach[1], rate["gflops"]), (0, 3), textcoords="offset points", ha="right", fontsize=8)
+            label = f"{path}\n{rate['gflops']:.0f} GFLOP/s"
+            axes.annotate(label, (reach[1], rate["gflops"]), (4, 0), va="center", **place)
             mine = [row for row in points if row["path"] == path]
             for is_batch, face in ((False, COLOURS[path]), (True, "white")):
                 rows = [row for row in mine if (row["batch"] > 1) == is_batch]
