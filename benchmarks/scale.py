@@ -16,6 +16,7 @@ import ctypes
 import json
 import multiprocessing
 import resource
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -39,7 +40,7 @@ FORK: Any = multiprocessing.get_context("fork")
 ALONE = 1.5  # seconds
 LARGEST = 512e6  # bytes: the eager path stops where the probabilities of a layer are larger
 LONGEST = 4096
-MODELS: dict[str, dict[str, int]] = {
+MODELS: dict[str, dict[str, Any]] = {
     "bert-base": {},
     "minilm": {"hidden_size": 384, "num_hidden_layers": 6, "intermediate_size": 1536},
 }
@@ -51,16 +52,16 @@ FLOOR = 8, 128
 
 
 class Products(NamedTuple):
-    "So many products of `rows` × `inner` with `inner` × `columns`."
+    "As many products as `number`, of `rows` × `inner` with `inner` × `columns`."
 
-    count: int
+    number: int
     rows: int
     inner: int
     columns: int
     weights: bool = True  # or the queries, keys and values of a text
 
     def flops(self) -> int:
-        return 2 * self.count * self.rows * self.inner * self.columns
+        return 2 * self.number * self.rows * self.inner * self.columns
 
 
 def config_of(model: str) -> BertConfig:
@@ -84,8 +85,8 @@ def traffic(config: BertConfig, batch: int, seq: int, precision: str) -> int:
     "Bytes that a forward must move: of each product with weights all three matrices, of the attention q, k, v, result."
     given, result = {"float32": (4, 4), "bfloat16": (2, 2), "int8": (1, 4)}[precision]
     moved = config.num_hidden_layers * 4 * batch * seq * config.hidden_size * result
-    for count, rows, inner, columns, weights in products_of(config, batch, seq):
-        moved += weights * count * ((rows + columns) * inner * given + rows * columns * result)
+    for number, rows, inner, columns, weights in products_of(config, batch, seq):
+        moved += weights * number * ((rows + columns) * inner * given + rows * columns * result)
     return moved
 
 
@@ -100,17 +101,19 @@ def peak() -> int:
 
 
 def apart(function: Callable[..., Any], *args: Any) -> Any:
-    "What a function returns in a process of its own; None if that is killed."
+    "What a function returns in a process of its own; a `MemoryError` if that is killed."
     ours, theirs = FORK.Pipe(duplex=False)
     process = FORK.Process(target=lambda: theirs.send(function(*args)))
     process.start()
     theirs.close()
-    try:
-        return ours.recv()
-    except EOFError:
-        return None
-    finally:
-        process.join()
+    with suppress(EOFError):
+        result = ours.recv()
+    process.join()
+    if process.exitcode == -signal.SIGKILL:
+        raise MemoryError(f"{function.__name__} was killed")
+    if process.exitcode:
+        raise RuntimeError(f"{function.__name__} failed, see above")
+    return result
 
 
 def forward_of(model: Any, path: str, batch: int, seq: int) -> Callable[[], Any]:
@@ -151,7 +154,10 @@ def points_of(name: str, path: str, workloads: list[tuple[int, int]], rounds: in
         if path == "eager" and size > LARGEST:
             row["left_out"] = f"not run: {size / 1e6:.0f} MB of probabilities in each layer"
         else:
-            row |= apart(point, model, path, batch, seq, rounds) or {"left_out": "killed: too little memory"}
+            try:
+                row |= apart(point, model, path, batch, seq, rounds)
+            except MemoryError:
+                row["left_out"] = "killed: too little memory"
         if path != "eager":
             row["flop_per_byte"] = sum(forward_flops(model.config, batch, seq).values())
             row["gflops"] = row["flop_per_byte"] / row["ms"] / 1e6 if "ms" in row else None
@@ -164,11 +170,11 @@ def points_of(name: str, path: str, workloads: list[tuple[int, int]], rounds: in
 
 def multiplier(precision: str, products: Products) -> Callable[[], Tensor]:
     "One of these products as `prepare` computes it, or all those of a layer's attention at once."
-    count, rows, inner, columns, weights = products
+    number, rows, inner, columns, weights = products
     generator = torch.Generator().manual_seed(0)
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
     if not weights:
-        left, right = (torch.randn(count, *shape, generator=generator) for shape in [(rows, inner), (inner, columns)])
+        left, right = (torch.randn(number, *shape, generator=generator) for shape in [(rows, inner), (inner, columns)])
         left, right = left.to(dtype), right.to(dtype)
         return lambda: torch.bmm(left, right)
     x, weight, bias = torch.randn(rows, inner), torch.randn(columns, inner, generator=generator), torch.zeros(columns)
@@ -178,7 +184,8 @@ def multiplier(precision: str, products: Products) -> Callable[[], Tensor]:
     tokens = torch.randint(256, x.shape, generator=generator).to(torch.uint8)
     whole = torch.randint(-127, 128, weight.shape, generator=generator).to(torch.int8)
     ordered, steps = torch.ops.onednn.qlinear_prepack(whole, None), torch.ones(columns)
-    zeros, wanted = torch.zeros(columns, dtype=torch.int32), (1.0, 0, torch.float32, "none", [], "none")
+    zeros = torch.zeros(columns, dtype=torch.int32)
+    wanted: Any = 1.0, 0, torch.float32, "none", [], "none"
     multiply: Any = torch.ops.onednn.qlinear_pointwise
     return lambda: multiply(tokens, 1.0, 128, ordered, steps, zeros, bias, *wanted)
 
@@ -211,8 +218,8 @@ def floor(precision: str, rounds: int) -> dict[str, float]:
     forward = forward_of(model, precision, *FLOOR)
     parts = []
     for each in products_of(model.config, *FLOOR):
-        turns = each.count if each.weights else model.config.num_hidden_layers  # a layer's attention is one call
-        parts.append((turns, multiplier(precision, each._replace(count=each.count // turns))))
+        turns = each.number if each.weights else model.config.num_hidden_layers  # a layer's attention is one call
+        parts.append((turns, multiplier(precision, each._replace(number=each.number // turns))))
     for run in [forward, *(multiply for _, multiply in parts)]:
         run()
     times, floors = [], []
@@ -227,13 +234,14 @@ def floor(precision: str, rounds: int) -> dict[str, float]:
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
-    rounds, results = options.rounds, {"date": date.today().isoformat(), "machine": machine()}
+    rounds: int = options.rounds
+    results: dict[str, Any] = {"date": date.today().isoformat(), "machine": machine()}
     workloads = [(1, seq) for seq in options.lengths] + [(batch, SEQ) for batch in options.batches]
     workloads = list(dict.fromkeys(workloads))
     results |= {"torch": torch.__version__, "threads": 1, "rounds": rounds, "points": []}
     for name in options.models:
         for path in PATHS:
-            results["points"] += apart(points_of, name, path, workloads, rounds) or []
+            results["points"] += apart(points_of, name, path, workloads, rounds)
     precisions = [path for path in PATHS if path != "eager"]
     results["rates"] = {precision: rate(precision, rounds) for precision in precisions}
     results["bandwidth"] = bandwidth(rounds)

@@ -184,7 +184,7 @@ def draw_roofline(results: Row, plt: Any) -> Any:
         ends = [row["flop_per_byte"] for row in points]
         reach = [min(ends) / 2, max(ends) * 2]
         place: Row = {"textcoords": "offset points", "fontsize": 8}
-        axes.annotate(f"{band:.0f} GB/s", (reach[0], band * reach[0]), (4, 36), **place)
+        axes.annotate(f"{band:.0f} GB/s", (reach[0], band * reach[0]), (14, -2), va="center", **place)
         for path, rate in results["rates"].items():
             knee = rate["gflops"] / band
             xs = sorted({*reach, min(max(knee, reach[0]), reach[1])})

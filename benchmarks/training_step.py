@@ -73,7 +73,8 @@ def measure(rounds: int) -> dict[str, Any]:
     losses = [step() for step in steps.values()]  # warms up
     if max(losses) - min(losses) > 1e-5:
         raise RuntimeError(f"the losses of the first steps are {losses}, expected the same three times")
-    names, times = list(steps), {name: [] for name in steps}
+    names: list[str] = list(steps)
+    times: dict[str, list[float]] = {name: [] for name in steps}
     for i in range(rounds):
         for name in names[i % 3 :] + names[: i % 3]:
             start = time.perf_counter()
