@@ -69,8 +69,8 @@ def hash_of_texts(texts: Iterable[str]) -> tuple[int, str]:
 
 # %% ../nbs/44_stream.ipynb #stream-19
 def precision_in_use(model: nn.Module) -> str:
-    "The type of the numbers that a model computes with, such as float32."
-    return str(next(model.parameters()).dtype).removeprefix("torch.")
+    "The type of the numbers that a model multiplies, such as float32; if it was prepared, what it was prepared in."
+    return str(getattr(model, "prepared", None) or next(model.parameters()).dtype).removeprefix("torch.")
 
 
 def hash_of_weights(model: nn.Module) -> str:
