@@ -316,6 +316,7 @@ def encode_to(
     check_option("dtype", dtype, STORED_TYPES)
     check_option("progress", progress, (True, False))
     made_by = fingerprint(encoder) | {"part": whole("part", part, 1), "dtype": dtype}
+    made_by |= {"batch_size": batch_size} if made_by["precision"] == "int8" else {}  # texts of a batch share a step
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder, waits=False) as is_ours:
         if not is_ours:
