@@ -170,7 +170,7 @@ def replace_the_function(model):
 
 def wrap(model):
     for layer in model.encoder.layer:
-        layer.attention.self.query = nn.Sequential(layer.attention.self.query, nn.Tanh())
+        layer.attention.self.value = nn.Sequential(layer.attention.self.value, nn.ReLU())
 
 
 CHANGES = {
