@@ -470,7 +470,8 @@ BUGS = {
             "weight is not None and",
         ),
         "one step for all weights": ("(weight.abs().amax(1) / 127)", "(weight.abs().amax() / 127).expand(len(weight))"),
-        "negative tokens cut off": ("zero = round(-low / step)", "zero = 0"),
+        "negative tokens lost": ("zero = math.ceil(-low / step)", "zero = 0"),
+        "smallest becomes largest": ("zero = math.ceil(-low / step)", "zero = round(-low / step)"),
         "nan rounded": (
             "if not math.isfinite(high - low):\n        return torch.zeros_like(x, dtype=torch.uint8), math.nan, 0",
             "if not math.isfinite(high - low):\n        return torch.zeros_like(x, dtype=torch.uint8), 1.0, 0",
