@@ -62,7 +62,7 @@ class Packing:
             found.append(attend_fused(q, k, v, None, dropout_p, is_causal=False).transpose(1, 2).flatten(0, 1))
         return (torch.cat(found) if len(found) > 1 else found[0]).transpose(0, 1)[None]
 
-# %% ../nbs/42_packing.ipynb #packing-29
+# %% ../nbs/42_packing.ipynb #packing-31
 def visible_places(attention_mask: Int[Tensor, "batch seq"]) -> tuple[Tensor, Tensor, Packing]:
     "Rows that have visible tokens, the longest first; the places of these tokens in the batch, flattened; the packing."
     lengths = attention_mask.sum(1)
@@ -71,7 +71,7 @@ def visible_places(attention_mask: Int[Tensor, "batch seq"]) -> tuple[Tensor, Te
     places = torch.arange(attention_mask.numel(), device=lengths.device).view_as(attention_mask)
     return rows, places[rows][attention_mask[rows].bool()], Packing(lengths[rows].tolist(), lengths.device)
 
-# %% ../nbs/42_packing.ipynb #packing-32
+# %% ../nbs/42_packing.ipynb #packing-34
 class PackedEncoding(nn.Module):
     "For a model with a config, embeddings, an encoder and perhaps a pooler: the encoder on a packed row."
     config: Any
@@ -104,7 +104,7 @@ class PackedEncoding(nn.Module):
             first = last.feed_forward(last.attention(first, None, None, states, packing)[0])
         return first
 
-# %% ../nbs/42_packing.ipynb #packing-39
+# %% ../nbs/42_packing.ipynb #packing-41
 def laid_out(values: Float[Tensor, "rows hidden"], places: Tensor, count: int) -> Float[Tensor, "_ hidden"]:
     "Each vector at its place among `count`, zeros elsewhere."
     return values.new_zeros(count, values.shape[1]).index_copy(0, places, values)
@@ -118,7 +118,7 @@ def packable_mask(attention_mask: Shaped[Tensor, "..."] | None, input_ids: Tenso
     require(attention_mask.ndim == 2, "attention_mask", "a row for each query", "(batch, seq) where rows are packed")
     return attention_mask.to(input_ids.device).long()
 
-# %% ../nbs/42_packing.ipynb #packing-40
+# %% ../nbs/42_packing.ipynb #packing-42
 class PackedForward(PackedEncoding):
     "For the same: the forward pass without padding."
 

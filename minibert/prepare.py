@@ -35,8 +35,8 @@ def in_bytes(x: Tensor) -> tuple[Tensor, float, int]:
     low, high = min(low, 0.0), max(high, 0.0)
     if not math.isfinite(high - low):
         return torch.zeros_like(x, dtype=torch.uint8), math.nan, 0  # one that is no number spoils all that share a step
-    step = max(high - low, 1e-12) / 254  # one less than there are, so that rounding the zero makes none too large
-    zero = round(-low / step)
+    step = max(high - low, 1e-12) / 254  # one less than there are, so that a zero rounded up makes none too large
+    zero = math.ceil(-low / step)  # and none too small, since a number below the smallest would become the largest
     signed = torch.add(torch.tensor(zero - 128.0), x, alpha=1 / step).round_().to(torch.int8)
     return signed.view(torch.uint8).bitwise_xor_(128), step, zero  # many times as fast as a step to uint8
 
@@ -98,7 +98,7 @@ class Product:
             return ready_int8(weight, bias, self.function)
         return ready_float(weight, bias, self.dtype, self.function)
 
-# %% ../nbs/43_prepare.ipynb #prepare-29
+# %% ../nbs/43_prepare.ipynb #prepare-30
 def is_common(linear: Any) -> bool:
     "Whether this is a linear layer and no more, in float32, with weights whose changes torch counts."
     weight = linear.weight if type(linear) in (nn.Linear, PreparedLinear) and linear.bias is not None else None
@@ -157,7 +157,7 @@ class PreparedAttention(BertAttention):
         for part in self.modules():
             prepare_(part, self.product.dtype)
 
-# %% ../nbs/43_prepare.ipynb #prepare-31
+# %% ../nbs/43_prepare.ipynb #prepare-32
 PREPARED: dict[type, type] = {
     nn.Linear: PreparedLinear, BertIntermediate: PreparedIntermediate,
     BertSelfAttention: PreparedSelfAttention, BertAttention: PreparedAttention,
@@ -180,7 +180,7 @@ def prepare_(module: Any, dtype: torch.dtype) -> None:
         module.product = Product(dtype, "gelu" if bends else "none")
         module.__class__ = PREPARED[type(module)]
 
-# %% ../nbs/43_prepare.ipynb #prepare-32
+# %% ../nbs/43_prepare.ipynb #prepare-33
 class Preparing(nn.Module):
     "For a model with an encoder in its `base_model`: ready weights."
     prepared: torch.dtype | None = None  # what the encoder multiplies in, if its weights are ready

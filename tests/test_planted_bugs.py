@@ -413,6 +413,77 @@ BUGS = {
         "smallest difference": (".max().item():.1e", ".min().item():.1e"),
         "sources in reverse": ('"sources": trace.sources[name]}', '"sources": trace.sources[name][::-1]}'),
     },
+    "42_packing": {
+        "texts see their neighbours": (
+            "self.groups = [(len(list(run)), length) for length, run in groupby(lengths)]",
+            "self.groups = [(1, sum(lengths))]",
+        ),
+        "positions run on": ("- self.starts[self.owners]  # (tokens,)", ""),
+        "mean of the longest": ("torch.tensor(self.lengths, device=states.device)[:, None]", "max(self.lengths)"),
+        "last token for the first": ("sizes.cumsum(0) - sizes", "sizes.cumsum(0) - 1"),
+        "rows in the order of computing": (
+            "pooled = laid_out(self.pooler(first.transpose(0, 1)), rows, batch)",
+            "pooled = laid_out(self.pooler(first.transpose(0, 1)), rows.sort()[0], batch)",
+        ),
+        "whole last layer": (
+            "first = last.feed_forward(last.attention(first, None, None, states, packing)[0])",
+            "first = packing.first(self.encoder.run(last, states, packing)[0])",
+        ),
+        "last layer looks at first tokens alone": (
+            "last.attention(first, None, None, states, packing)",
+            "last.attention(first)",
+        ),
+        "empty rows kept": ("[: int((lengths > 0).sum())]", "[: int((lengths > 0).sum()) + 1]"),
+        "places by position from the left": (
+            "positions = torch.arange(seq, device=input_ids.device) if",
+            "positions = torch.zeros(seq, dtype=torch.int64) if",
+        ),
+        "segments lost": (
+            "row = [x.expand(shape)",
+            "given = (input_ids, 0 * segments, positions)\n        row = [x.expand(shape)",
+        ),
+        "several rows taken for one": ('check_axes("input_ids", input_ids, 1, len(packing.owners))', "pass"),
+        "shapes not checked": ("            check_ids(name, x, shape)\n", "            pass\n"),
+        "place in the row": ("self.embeddings(input_ids, token_type_ids, position_ids)", "pass"),
+        "gradients stop": (
+            "states = self.embeddings(input_ids, segments, positions)  #",
+            "states = self.embeddings(input_ids, segments, positions).detach()  #",
+        ),
+    },
+    "43_prepare": {
+        "stale weights": ("if self.ready is None or states != self.states:", "if self.ready is None:"),
+        "made ready at each call": ("if self.ready is None or states != self.states:", "if True:"),
+        "plain layers after all": ("if is_common(self) and not is_plain()", "if False"),
+        "gradients lost": ("if torch.is_grad_enabled() or ", "if "),
+        "GELU twice": (
+            'wanted: Any = 1.0, 0, torch.float32, function, [], "none"',
+            'wanted: Any = 1.0, 0, torch.float32, "gelu", [], "none"',
+        ),
+        "GELU for another function": ("if is_gelu(bend) and", "if"),
+        "adapter skipped": ("type(linear) in (nn.Linear, PreparedLinear) and", "isinstance(linear, nn.Linear) and"),
+        "hooks skipped": (
+            "return any(part._forward_hooks or part._forward_pre_hooks for part in parts)",
+            "return False",
+        ),
+        "converted and still in float32": (
+            "weight is not None and weight.dtype == torch.float32 and",
+            "weight is not None and",
+        ),
+        "one step for all weights": ("(weight.abs().amax(1) / 127)", "(weight.abs().amax() / 127).expand(len(weight))"),
+        "negative tokens lost": ("zero = math.ceil(-low / step)", "zero = 0"),
+        "smallest becomes largest": ("zero = math.ceil(-low / step)", "zero = round(-low / step)"),
+        "nan rounded": (
+            "if not math.isfinite(high - low):\n        return torch.zeros_like(x, dtype=torch.uint8), math.nan, 0",
+            "if not math.isfinite(high - low):\n        return torch.zeros_like(x, dtype=torch.uint8), 1.0, 0",
+        ),
+        "keys before queries": (
+            "linears = self.query, self.key, self.value",
+            "linears = self.key, self.query, self.value",
+        ),
+        "pruned and plain": ("            prepare_(part, self.product.dtype)", "            pass"),
+        "never undone": ('module.__class__, _ = plain, module.__dict__.pop("product")', "pass"),
+        "other types taken": ("require(dtype is None or dtype in PRECISIONS,", "require(True,"),
+    },
     "44_stream": {
         "half a file has its name": ("    part = path.with_name(UNFINISHED)\n", "    part = path\n"),
         "texts run into each other": ('update(len(content).to_bytes(8, "little") + content)', "update(content)"),

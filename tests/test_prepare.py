@@ -17,7 +17,7 @@ from minibert.check import SIZES, lively_, sample_batch
 from minibert.classify import BertForSequenceClassification
 from minibert.config import BertConfig
 from minibert.model import BertModel
-from minibert.prepare import PRECISIONS, Product
+from minibert.prepare import PRECISIONS, Product, in_bytes
 from minibert.sentence import SentenceEncoder
 from minibert.trace import record
 from minibert.walk import minilm_folder
@@ -170,7 +170,7 @@ def replace_the_function(model):
 
 def wrap(model):
     for layer in model.encoder.layer:
-        layer.attention.self.query = nn.Sequential(layer.attention.self.query, nn.Tanh())
+        layer.attention.self.value = nn.Sequential(layer.attention.self.value, nn.ReLU())
 
 
 CHANGES = {
@@ -285,6 +285,15 @@ def test_odd_tokens(dtype, tokens):
     with torch.no_grad():
         found = Product(dtype)(tokens, layer)
         assert found.shape == tokens.shape and apart(found, layer(tokens)) < FAR[dtype]
+
+
+def test_bytes_are_within_half_a_step():
+    steps = torch.rand(40, generator=torch.Generator().manual_seed(0)) + 1e-3
+    for step in steps.tolist():
+        for least in range(254):
+            tokens = torch.tensor([-(least + 0.5) * step, 0.0, (253.5 - least) * step])
+            whole, size, zero = in_bytes(tokens)
+            assert ((whole.double() - zero) * size - tokens).abs().max() < 0.5001 * size
 
 
 @each_precision
