@@ -60,7 +60,7 @@ class Packing:
         for (texts, _), group in zip(self.groups, parts, strict=True):
             q, k, v = (x.unflatten(1, (texts, -1)).transpose(0, 1) for x in group)  # (texts, heads, length, head_dim)
             found.append(attend_fused(q, k, v, None, dropout_p, is_causal=False).transpose(1, 2).flatten(0, 1))
-        return (torch.cat(found) if len(found) > 1 else found[0]).transpose(0, 1)[None]
+        return (torch.concat(found) if len(found) > 1 else found[0]).transpose(0, 1)[None]
 
 # %% ../nbs/42_packing.ipynb #packing-31
 def visible_places(attention_mask: Int[Tensor, "batch seq"]) -> tuple[Tensor, Tensor, Packing]:

@@ -327,6 +327,7 @@ class Packed(nn.Module):
 def test_a_record_has_the_same_names(wrap, dtype):
     model = make()
     plain = record(wrap(model), **BATCH)
+    assert not [name for name in plain if "past" in name]  # a text beside another is no cache
     for _ in range(2):  # the first call, which makes the weights ready, and another
         prepared = record(wrap(model.prepare(dtype)), **BATCH)
         assert list(prepared) == list(plain) and len(plain) > 70
