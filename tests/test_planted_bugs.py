@@ -426,11 +426,11 @@ BUGS = {
             "pooled = laid_out(self.pooler(first.transpose(0, 1)), rows.sort()[0], batch)",
         ),
         "whole last layer": (
-            "first = last.feed_forward(last.attention(first, None, None, states, packing)[0])",
+            "first = last.feed_forward(found[0])",
             "first = packing.first(self.encoder.run(last, states, packing)[0])",
         ),
         "last layer looks at first tokens alone": (
-            "last.attention(first, None, None, states, packing)",
+            "last.attention(first, encoder_hidden_states=states, encoder_attention_mask=packing)",
             "last.attention(first)",
         ),
         "empty rows kept": ("[: int((lengths > 0).sum())]", "[: int((lengths > 0).sum()) + 1]"),
@@ -439,11 +439,11 @@ BUGS = {
             "positions = torch.zeros(seq, dtype=torch.int64) if",
         ),
         "segments lost": (
-            "row = [x.expand(shape)",
-            "given = (input_ids, 0 * segments, positions)\n        row = [x.expand(shape)",
+            "return rows, places, packing, [x.expand(shape)",
+            "given = (input_ids, 0 * segments, positions)\n    return rows, places, packing, [x.expand(shape)",
         ),
         "several rows taken for one": ('check_axes("input_ids", input_ids, 1, len(packing.owners))', "pass"),
-        "shapes not checked": ("            check_ids(name, x, shape)\n", "            pass\n"),
+        "shapes not checked": ("        check_ids(name, x, shape)\n", "        pass\n"),
         "place in the row": ("self.embeddings(input_ids, token_type_ids, position_ids)", "pass"),
         "gradients stop": (
             "states = self.embeddings(input_ids, segments, positions)  #",
