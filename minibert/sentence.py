@@ -138,9 +138,13 @@ class BatchEmbedding(EncoderParts):
         "The vectors of texts that are given as ids, in one batch, without padding."
         packing = Packing([len(row) for row in rows], next(self.model.parameters()).device)
         ids = torch.tensor([i for row in rows for i in row], device=packing.device)[None]  # (1, tokens)
-        first = self.pooling == "cls"
-        states = self.model.encode_packed(packing, ids, only_first=first).float()
-        vectors = states[0] if first else packing.mean(states)
+        first, config = self.pooling == "cls", self.model.config
+        if config.is_decoder or config.position_embedding_type != "absolute":  # these cannot be packed
+            alone = [self.model(text[None]).last_hidden_state for text in ids[0].split(packing.lengths)]
+            states = packing.first(torch.cat(alone, 1)) if first else torch.cat(alone, 1)
+        else:
+            states = self.model.encode_packed(packing, ids, only_first=first)
+        vectors = states[0].float() if first else packing.mean(states.float())
         return (nn.functional.normalize(vectors) if self.normalize else vectors).cpu()
 
 # %% ../nbs/37_sentence.ipynb #sentence-31
