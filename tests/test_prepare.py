@@ -376,3 +376,16 @@ def test_real_embeddings(dtype, least):
     assert (prepared * plain).sum(1).min() > least and not torch.equal(prepared, plain)
     if dtype == torch.float32:
         torch.testing.assert_close(prepared, plain, atol=2e-6, rtol=0)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_on_a_gpu(dtype):
+    model, batch = BertModel.from_pretrained(minilm_folder()), sample_batch(vocab_size=30522)
+    with torch.no_grad():
+        expected = model.packed(**batch).last_hidden_state
+        model.cuda().prepare(dtype)
+        found = model.packed(**{name: tensor.cuda() for name, tensor in batch.items()}).last_hidden_state.cpu()
+    assert torch.cosine_similarity(found, expected, dim=-1)[batch["attention_mask"].bool()].min() > 0.999
+    with pytest.raises(ValueError, match="dtype"):
+        model.prepare(torch.int8)
