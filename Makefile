@@ -28,7 +28,7 @@ help:
 	@echo 'make test             every test: pages, package, lint, types, documentation in a browser'
 	@echo 'make fuzz N=200000    N random models, calls, texts and spoilt files, N/20 killed saves; SEED=1 for others'
 	@echo 'make versions         compare with other versions of transformers; write their table in docs/versions.md'
-	@echo 'make bench            measure: speed beside other programs, scale, training, recording, loading (two hours)'
+	@echo 'make bench            measure: speed beside other programs, scale, training, recording, loading (hours)'
 	@echo 'make nbs              run and clean the notebooks in place; export the package and the README'
 	@echo 'make docs             build the documentation into docs/_build/html'
 	@echo 'make site             build it and serve it on http://localhost:8000'

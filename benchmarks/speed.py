@@ -82,7 +82,7 @@ def write_inputs(folder: Path) -> None:
         ids[:, 0], ids[np.arange(len(ids)), lengths - 1] = 101, 102  # [CLS] and [SEP]
         tensors: dict[str, Any] = dict(zip(TENSORS, [ids, mask, np.zeros_like(ids)], strict=True))
         np.savez(folder / f"{name}.npz", **tensors)
-    texts = np.array((HERE / "sentences.txt").read_text().splitlines())
+    texts = np.array((HERE / "sentences.txt").read_text(encoding="utf-8").splitlines())
     for name, count in ENCODES.items():
         np.savez(folder / f"{name}.npz", texts=texts[:count], alone=np.array("alone" in name))
 
@@ -223,9 +223,11 @@ def main() -> None:
     path, now = options.out / "speed.json", machine()
     kept: dict[str, Any] = {"machine": now, "versions": {}, "rows": []}
     if path.is_file():
-        kept = json.loads(path.read_text())
-    if not options.report and kept["machine"] != now:
-        parser.error(f"{path} is of another machine: move it away, or give another folder with --out")
+        found = json.loads(path.read_text())
+        if options.report or found["machine"] == now:
+            kept = found
+        else:
+            print(f"{path.name} is of another machine and is begun anew", flush=True)
     tasks = {"forward": BATCHES, "encode": ENCODES}
     for model, task in [] if options.report else product(options.models, tasks):
         workloads = [name for name in tasks[task] if name in options.workloads]

@@ -126,7 +126,7 @@ class PreparedLinear(nn.Linear):
 
 
 class PreparedIntermediate(BertIntermediate):
-    "The first half of the feed-forward block, with GELU in the product."
+    "The first half of the feed-forward block, with GELU in the product, whose type its result keeps."
     product: Product
 
     def forward(self, x: Tensor) -> Tensor:
