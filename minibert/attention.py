@@ -92,6 +92,11 @@ class PackedHeads(AttentionHeads):
         "Queries, keys and values."
         return self.query(states), self.key(states), self.value(states)
 
+    def check_packed(self, asks_for_more: bool) -> None:
+        "A `ValueError` for what a packed row cannot give: head masks, probabilities, distances."
+        fits = not asks_for_more and self.distance_embedding is None
+        require(fits, "attention_mask", "a Packing", "a tensor with head_mask, output_attentions or distances")
+
     def attend_packed(self,
         states: Float[Tensor, "1 query hidden"],  # all tokens, or the first of each text
         others: Float[Tensor, "1 tokens hidden"] | None,  # all tokens, if `states` are not all
@@ -119,8 +124,7 @@ class BertSelfAttention(PackedHeads):
         is_self = encoder_hidden_states is None
         mask = attention_mask if is_self else encoder_attention_mask
         if isinstance(mask, Packing):
-            is_alone = head_mask is None and not output_attentions and self.distance_embedding is None
-            require(is_alone, "attention_mask", "a Packing", "a tensor with head_mask, output_attentions or distances")
+            self.check_packed(head_mask is not None or output_attentions)
             return (self.attend_packed(hidden_states, encoder_hidden_states, mask),)
         query = split_heads(self.query(hidden_states), self.num_attention_heads)
         key, value = self.keys_and_values(hidden_states, encoder_hidden_states, past_key_value)

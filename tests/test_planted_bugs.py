@@ -427,7 +427,7 @@ BUGS = {
         ),
         "whole last layer": (
             "first = last.feed_forward(found[0])",
-            "first = packing.first(self.encoder.run(last, states, packing)[0])",
+            "first = packing.first(encoder.run(last, states, packing)[0])",
         ),
         "last layer looks at first tokens alone": (
             "last.attention(first, encoder_hidden_states=states, encoder_attention_mask=packing)",
