@@ -191,7 +191,7 @@ register("attention", {
 })
 
 # %% ../nbs/26_mutations.ipynb #mutations-63
-FEED_FORWARD = "in_chunks(self.feed_forward, self.chunk_size_feed_forward, attended)"
+FEED_FORWARD = "in_chunks(self.feed_forward, self.chunk_size_feed_forward, attended, is_packed)"
 register("layer", {
     "output_residual_missing": (ADD_AND_NORM, "self.LayerNorm(hidden_states)"),
     "output_norm_missing": (ADD_AND_NORM, "hidden_states + input_tensor"),
