@@ -92,21 +92,20 @@ class PackedHeads(AttentionHeads):
         "Queries, keys and values."
         return self.query(states), self.key(states), self.value(states)
 
-    def check_packed(self, asks_for_more: bool) -> None:
-        "A `ValueError` for what a packed row cannot give: head masks, probabilities, distances."
-        fits = not asks_for_more and self.distance_embedding is None
-        require(fits, "attention_mask", "a Packing", "a tensor with head_mask, output_attentions or distances")
-
     def attend_packed(self,
         states: Float[Tensor, "1 query hidden"],  # all tokens, or the first of each text
         others: Float[Tensor, "1 tokens hidden"] | None,  # all tokens, if `states` are not all
         packing: Packing,
-    ) -> Float[Tensor, "1 query _"]:  # fmt: skip  # the merged heads
-        "What each token finds in its own text."
+        head_mask: Any,
+        output_attentions: bool,
+    ) -> AttentionOutput:  # fmt: skip
+        "What each token finds in its own text; a `ValueError` for head masks, probabilities, and distances."
+        fits = head_mask is None and not output_attentions and self.distance_embedding is None
+        require(fits, "attention_mask", "a Packing", "a tensor with head_mask, output_attentions or distances")
         apart = others is not None
         projected = (self.query(states), self.key(others), self.value(others)) if apart else self.project(states)
         query, key, value = (split_heads(x, self.num_attention_heads) for x in projected)
-        return packing.attend(query, key, value, self.dropout.p * self.training).transpose(1, 2).flatten(2)
+        return (packing.attend(query, key, value, self.dropout.p * self.training).transpose(1, 2).flatten(2),)
 
 # %% ../nbs/05_attention.ipynb #attention-97
 class BertSelfAttention(PackedHeads):
@@ -124,8 +123,7 @@ class BertSelfAttention(PackedHeads):
         is_self = encoder_hidden_states is None
         mask = attention_mask if is_self else encoder_attention_mask
         if isinstance(mask, Packing):
-            self.check_packed(head_mask is not None or output_attentions)
-            return (self.attend_packed(hidden_states, encoder_hidden_states, mask),)
+            return self.attend_packed(hidden_states, encoder_hidden_states, mask, head_mask, output_attentions)
         query = split_heads(self.query(hidden_states), self.num_attention_heads)
         key, value = self.keys_and_values(hidden_states, encoder_hidden_states, past_key_value)
         if self.is_fused and head_mask is None and not output_attentions:

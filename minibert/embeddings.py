@@ -29,7 +29,7 @@ def check_ids(
     if tuple(ids.shape) not in (shape, (1, *shape[1:]), shape[1:]):
         raise ValueError(f"{name} has shape {tuple(ids.shape)}, expected (batch, seq) = {tuple(shape)}")
 
-
+# %% ../nbs/03_embeddings.ipynb #embeddings-36
 def look_up(
     table: nn.Embedding,  # the table to look in
     name: str,  # the argument that the ids came in
@@ -45,7 +45,7 @@ def look_up(
         raise ValueError(f"{name} holds {ids[tuple(at)].item()} at {at}, but {LIMITS[name]} is {rows}")
     return table(ids)
 
-# %% ../nbs/03_embeddings.ipynb #embeddings-38
+# %% ../nbs/03_embeddings.ipynb #embeddings-39
 def check_axes(name: str, tensor: Shaped[Tensor, "..."], *axes: str | int) -> None:
     "An error unless `tensor` is one and has these axes, where an int is the size required, and at least one token."
     if not isinstance(tensor, Tensor):
@@ -55,7 +55,7 @@ def check_axes(name: str, tensor: Shaped[Tensor, "..."], *axes: str | int) -> No
         wanted = ", ".join(map(str, axes))
         raise ValueError(f"{name} has shape {tuple(tensor.shape)}, expected ({wanted}) with at least one token")
 
-# %% ../nbs/03_embeddings.ipynb #embeddings-40
+# %% ../nbs/03_embeddings.ipynb #embeddings-41
 def word_vectors(
     table: nn.Embedding,  # the word table
     input_ids: Shaped[Tensor, "..."] | None,  # (batch, seq)
@@ -72,7 +72,7 @@ def word_vectors(
         return inputs_embeds
     raise ValueError("You have to specify either input_ids or inputs_embeds")
 
-# %% ../nbs/03_embeddings.ipynb #embeddings-43
+# %% ../nbs/03_embeddings.ipynb #embeddings-44
 def ids_or_default(
     ids: Shaped[Tensor, "..."] | None,  # what the caller gave
     default: Int[Tensor, "1 positions"],  # one row of default ids, as long as the position table
@@ -88,10 +88,10 @@ def ids_or_default(
         raise ValueError(f"the sequence has {seq} tokens{cached}, but max_position_embeddings is {default.shape[1]}")
     return default[:, start : start + seq].expand(rows, seq)
 
-# %% ../nbs/03_embeddings.ipynb #embeddings-46
+# %% ../nbs/03_embeddings.ipynb #embeddings-47
 Ids = Int[Tensor, "#batch seq"] | Int[Tensor, " seq"]
 
-# %% ../nbs/03_embeddings.ipynb #embeddings-48
+# %% ../nbs/03_embeddings.ipynb #embeddings-49
 class EmbeddingTables(nn.Module):
     "What the embeddings are made from: three tables, two rows of default ids, a norm."
 
@@ -106,7 +106,7 @@ class EmbeddingTables(nn.Module):
         self.register_buffer("position_ids", torch.arange(config.max_position_embeddings)[None], persistent=False)
         self.register_buffer("token_type_ids", torch.zeros_like(self.get_buffer("position_ids")), persistent=False)
 
-# %% ../nbs/03_embeddings.ipynb #embeddings-50
+# %% ../nbs/03_embeddings.ipynb #embeddings-51
 class BertEmbeddings(EmbeddingTables):
     "Word, segment and position vectors, added and normalised (Devlin et al. 2018, section 3)."
 
